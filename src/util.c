@@ -1,1 +1,335 @@
+/*
+ * util.c: see util.h. Sections in its order: assertions, errors, memory, buffer, cursor, UTF-8, clock and log, the
+ * machine. Holds one piece of global state: the log's threshold.
+ */
 #include "util.h"
+
+#include <nettle/sha2.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+_Noreturn void util_assert_failed(const char *condition, const char *file, int line) {
+    fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);
+    abort();
+}
+
+// ------------------------------------------------------------------------------------------------------ errors
+
+/// Length of s without a multi-byte character that its end cuts, so that a shortened text stays UTF-8.
+static size_t whole_chars(const char *s, size_t n) {
+    size_t start = n; // of the last character
+    while (start > 0 && n - start < 3 && ((unsigned char)s[start - 1] & 0xC0) == 0x80) start--;
+    if (start == 0 || (unsigned char)s[start - 1] < 0xC0) return n;
+    start--;
+    return utf8_char_len((const uint8_t *)s + start, n - start) ? n : start;
+}
+
+static logitd_status error_fill(logitd_error *err, logitd_status status, const char *param, const char *format,
+                                va_list args) __attribute__((format(printf, 4, 0)));
+static logitd_status error_fill(logitd_error *err, logitd_status status, const char *param, const char *format,
+                                va_list args) {
+    if (!err) return status;
+    logitd_error filled = {.status = status}; // apart from *err, since the arguments may point into its message
+    snprintf(filled.param, sizeof filled.param, "%s", param);
+    int n = vsnprintf(filled.message, sizeof filled.message, format, args);
+    if (n >= (int)sizeof filled.message) {
+        filled.message[whole_chars(filled.message, sizeof filled.message - 1)] = '\0';
+    }
+    *err = filled;
+    return status;
+}
+
+logitd_status error_set(logitd_error *err, logitd_status status, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    error_fill(err, status, "", format, args);
+    va_end(args);
+    return status;
+}
+
+logitd_status error_set_param(logitd_error *err, logitd_status status, const char *param, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    error_fill(err, status, param, format, args);
+    va_end(args);
+    return status;
+}
+
+// ------------------------------------------------------------------------------------------------------ memory
+
+#define ALIGNMENT 64 // a cache line, and the widest vector
+
+void *mem_alloc(size_t n, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || __builtin_add_overflow(bytes, 2 * ALIGNMENT, &bytes)) return NULL;
+    char *raw = calloc(1, bytes); // zero pages come from the kernel untouched: a large cache costs nothing until used
+    if (!raw) return NULL;
+    char *aligned = raw + ALIGNMENT + (ALIGNMENT - (uintptr_t)raw % ALIGNMENT);
+    memcpy(aligned - sizeof raw, &raw, sizeof raw); // what mem_free hands back
+    return aligned;
+}
+
+void mem_free(void *memory) {
+    if (!memory) return;
+    char *raw;
+    memcpy(&raw, (char *)memory - sizeof raw, sizeof raw);
+    free(raw);
+}
+
+struct arena_block {
+    struct arena_block *next;
+    size_t used, cap; // bytes after the header
+};
+
+#define ARENA_HEADER ALIGNMENT // sizeof(struct arena_block), rounded up
+#define ARENA_BLOCK  (64u << 10)
+_Static_assert(sizeof(struct arena_block) <= ARENA_HEADER, "the first allocation of a block is aligned");
+
+void *arena_alloc(arena *a, size_t n, size_t size) {
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 4 * ALIGNMENT) return NULL;
+    bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    struct arena_block *block = a->head;
+    if (!block || block->cap - block->used < bytes) {
+        size_t cap = MAX(bytes, ARENA_BLOCK - ARENA_HEADER);
+        block = mem_alloc(1, ARENA_HEADER + cap);
+        if (!block) return NULL;
+        block->cap = cap;
+        block->next = a->head;
+        a->head = block;
+        a->total_bytes += ARENA_HEADER + cap;
+    }
+    void *memory = (char *)block + ARENA_HEADER + block->used;
+    block->used += bytes;
+    return memory;
+}
+
+char *arena_strdup(arena *a, const char *text) {
+    size_t n = strlen(text) + 1;
+    char *copy = arena_alloc(a, n, 1);
+    return copy ? memcpy(copy, text, n) : NULL;
+}
+
+void arena_free(arena *a) {
+    while (a->head) {
+        struct arena_block *next = a->head->next;
+        mem_free(a->head);
+        a->head = next;
+    }
+    a->total_bytes = 0;
+}
+
+// ------------------------------------------------------------------------------------------------------ buffer
+
+bool buffer_reserve(buffer *b, size_t extra) {
+    if (b->failed) return false;
+    size_t need; // with the NUL
+    if (__builtin_add_overflow(b->len, extra, &need) || __builtin_add_overflow(need, 1, &need)) {
+        b->failed = true;
+        return false;
+    }
+    if (need <= b->cap) return true;
+    size_t cap = MAX(need, MAX((size_t)256, b->cap <= SIZE_MAX / 2 ? b->cap * 2 : need));
+    char *data = realloc(b->data, cap);
+    if (!data) {
+        b->failed = true;
+        return false;
+    }
+    if (!b->data) data[0] = '\0';
+    b->data = data;
+    b->cap = cap;
+    return true;
+}
+
+void buffer_append(buffer *b, const void *bytes, size_t n) {
+    if (!buffer_reserve(b, n)) return;
+    if (n) memcpy(b->data + b->len, bytes, n);
+    b->len += n;
+    b->data[b->len] = '\0';
+}
+
+void buffer_puts(buffer *b, const char *text) {
+    buffer_append(b, text, strlen(text));
+}
+
+void buffer_printf(buffer *b, const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    ASSERT(n >= 0);
+    if (buffer_reserve(b, (size_t)n)) {
+        vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+    va_end(args);
+}
+
+void buffer_free(buffer *b) {
+    free(b->data);
+    *b = (buffer){0};
+}
+
+// ------------------------------------------------------------------------------------------------------ cursor
+
+cursor cursor_make(const void *data, size_t n) {
+    const uint8_t *p = data;
+    return (cursor){.p = p, .end = n ? p + n : p, .start = p};
+}
+
+const uint8_t *cursor_take(cursor *c, uint64_t n) {
+    if (c->failed || n > (uint64_t)(c->end - c->p)) {
+        c->failed = true;
+        return NULL;
+    }
+    const uint8_t *taken = c->p;
+    if (n) c->p += n; // NULL + 0 of an empty cursor is undefined
+    return taken;
+}
+
+/// Little-endian value of the next n_bytes (at most 8).
+static uint64_t take_le(cursor *c, int n_bytes) {
+    const uint8_t *bytes = cursor_take(c, (uint64_t)n_bytes);
+    uint64_t value = 0;
+    for (int i = 0; bytes && i < n_bytes; i++) value |= (uint64_t)bytes[i] << (8 * i);
+    return value;
+}
+
+uint8_t cursor_u8(cursor *c) {
+    return (uint8_t)take_le(c, 1);
+}
+
+uint16_t cursor_u16(cursor *c) {
+    return (uint16_t)take_le(c, 2);
+}
+
+uint32_t cursor_u32(cursor *c) {
+    return (uint32_t)take_le(c, 4);
+}
+
+uint64_t cursor_u64(cursor *c) {
+    return take_le(c, 8);
+}
+
+float cursor_f32(cursor *c) {
+    uint32_t bits = cursor_u32(c);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+double cursor_f64(cursor *c) {
+    uint64_t bits = cursor_u64(c);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+size_t cursor_offset(const cursor *c) {
+    return (size_t)(c->p - c->start);
+}
+
+// ------------------------------------------------------------------------------------------------------- UTF-8
+
+/// Unicode 15, table 3-7. Length of the longest prefix of s that begins a well-formed character (at least 1, so that a
+/// caller moves on); *whole says whether it is one.
+static int utf8_prefix(const uint8_t *s, size_t n, bool *whole) {
+    uint8_t first = s[0];
+    *whole = first < 0x80;
+    if (first < 0xC2 || first > 0xF4) return 1;
+    int len = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+    uint8_t low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;  // of the second byte: no overlong form,
+    uint8_t high = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF; // no surrogate, nothing above U+10FFFF
+    for (int i = 1; i < len; i++) {
+        if ((size_t)i >= n || s[i] < low || s[i] > high) return i;
+        low = 0x80;
+        high = 0xBF;
+    }
+    *whole = true;
+    return len;
+}
+
+int utf8_char_len(const uint8_t *s, size_t n) {
+    bool whole = false;
+    int len = n ? utf8_prefix(s, n, &whole) : 0;
+    return whole ? len : 0;
+}
+
+size_t utf8_first_invalid(const void *text, size_t n) {
+    const uint8_t *s = text;
+    size_t i = 0;
+    while (i < n) {
+        int len = utf8_char_len(s + i, n - i);
+        if (!len) break;
+        i += (size_t)len;
+    }
+    return i;
+}
+
+void utf8_append_lossy(buffer *out, const void *bytes, size_t n) {
+    const uint8_t *s = bytes;
+    for (size_t i = 0; i < n;) {
+        bool whole;
+        int len = utf8_prefix(s + i, n - i, &whole);
+        if (whole)
+            buffer_append(out, s + i, (size_t)len);
+        else
+            buffer_puts(out, "\xEF\xBF\xBD");
+        i += (size_t)len;
+    }
+}
+
+// ----------------------------------------------------------------------------------------------- clock and log
+
+int64_t clock_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+log_level log_threshold = LOG_INFO;
+
+void log_line(log_level level, const char *format, ...) {
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    if (level > log_threshold) return;
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    struct timespec now;
+    struct tm local;
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &local);
+    char date[32];
+    strftime(date, sizeof date, "%F %T", &local);
+    // one call, so that lines of several threads do not mix
+    fprintf(stderr, "%s.%03ld %s: %s\n", date, now.tv_nsec / 1000000, names[level], text);
+}
+
+// ------------------------------------------------------------------------------------------------- the machine
+
+void sha256_hex(const void *data, size_t n, char out[65]) {
+    struct sha256_ctx state;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    sha256_init(&state);
+    sha256_update(&state, n, data);
+    sha256_digest(&state, sizeof digest, digest);
+    for (size_t i = 0; i < sizeof digest; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+}
+
+int util_cpu_count(void) {
+    // the kernel refuses a set smaller than its own (EINVAL): double it until it is accepted
+    for (size_t n_cpus = 1024; n_cpus <= 1u << 20; n_cpus *= 2) {
+        cpu_set_t *set = CPU_ALLOC(n_cpus);
+        if (!set) break;
+        size_t bytes = CPU_ALLOC_SIZE(n_cpus);
+        int count = sched_getaffinity(0, bytes, set) == 0 ? CPU_COUNT_S(bytes, set) : 0;
+        CPU_FREE(set);
+        if (count > 0) return count;
+    }
+    return 1;
+}
