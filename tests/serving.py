@@ -1,0 +1,113 @@
+"""Running `logitd serve` for tests: start it on a free port, talk HTTP to it, end it as a service manager would.
+
+Needs only the standard library. Promises that the process is ended by its own pid, that SIGTERM makes it exit 0, and
+that whatever it wrote on stderr is shown when it does not answer. Does not retry or hide errors of the server.
+"""
+
+import http.client
+import json
+import queue
+import re
+import signal
+import subprocess
+import threading
+import urllib.parse
+
+START_S = 120  # opening a model: hashing and mapping it, also under a sanitizer
+STOP_S = 60
+REQUEST_S = 900  # whole-text requests, also under a sanitizer on a shared machine
+
+
+class Reply:
+    """One HTTP reply, read whole."""
+
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self, **options):
+        return json.loads(self.body, **options)
+
+    def lines(self):
+        """The objects of an ndjson reply."""
+        return [json.loads(line) for line in self.body.splitlines()]
+
+
+class Server:
+    """`logitd serve --model MODEL --port 0 ARGS`; also a context manager, which asserts the clean end."""
+
+    def __init__(self, binary, model, *args):
+        command = [str(binary), "serve", "--model", str(model), "--port", "0", *map(str, args)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.stderr = []
+        self._lines = queue.Queue()
+        threading.Thread(target=self._drain_stdout, daemon=True).start()
+        self._stderr_thread = threading.Thread(target=lambda: self.stderr.extend(self.process.stderr), daemon=True)
+        self._stderr_thread.start()
+        self.url = self._wait_for_url()
+        self.netloc = urllib.parse.urlsplit(self.url).netloc
+
+    def _drain_stdout(self):
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _wait_for_url(self):
+        while True:
+            try:
+                line = self._lines.get(timeout=START_S)
+            except queue.Empty:
+                self.process.kill()
+                raise AssertionError(f"no `listening on` line after {START_S} s; stderr: {self.log()}") from None
+            if line is None:
+                raise AssertionError(f"logitd ended with {self.process.wait()} at start; stderr: {self.log()}")
+            if match := re.search(r"listening on (http://\S+)", line):
+                return match[1]
+
+    def log(self):
+        return "".join(self.stderr[-40:])
+
+    def request(self, method, path, body=None, headers=()):
+        """`body`: bytes as they are, anything else as JSON."""
+        headers = dict(headers)
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers.setdefault("Content-Type", "application/json")
+        connection = http.client.HTTPConnection(self.netloc, timeout=REQUEST_S)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Reply(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path, headers=()):
+        return self.request("GET", path, None, headers)
+
+    def post(self, path, body, headers=()):
+        return self.request("POST", path, body, headers)
+
+    def distribution(self, **body):
+        """POST /distribution that must succeed; the reply's JSON."""
+        reply = self.post("/distribution", body)
+        assert reply.status == 200, f"{reply.status}: {reply.body[:600]!r}; stderr: {self.log()}"
+        return reply.json()
+
+    def stop(self):
+        """SIGTERM; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"logitd did not end within {STOP_S} s of SIGTERM; stderr: {self.log()}") from None
+        self._stderr_thread.join(STOP_S)
+        return code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        code = self.stop()
+        assert kind or code == 0, f"logitd exited with {code} after SIGTERM; stderr: {self.log()}"
