@@ -143,6 +143,9 @@ def rope_parameters(file):
     parameters |= {"rope_type": kind, "factor": float(file.get("rope.scaling.factor"))}
     if kind == "yarn":
         parameters["original_max_position_embeddings"] = file.get("rope.scaling.original_context_length")
+        # llama.cpp: the paper's magnitude, times a factor of the file's own.
+        magnitude = 1.0 + 0.1 * math.log(parameters["factor"])
+        parameters["attention_factor"] = magnitude * file.get("rope.scaling.attn_factor", 1.0)
     return parameters
 
 
