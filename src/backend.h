@@ -31,13 +31,13 @@ typedef struct batch_slice {
 } batch_slice;
 
 /// The rows of one batch.
-typedef struct batch {
+typedef struct token_batch {
     int n_tokens;
     const int32_t *tokens;     // [n_tokens]
     const int32_t *positions;  // [n_tokens] position in its sequence
     const batch_slice *slices; // [n_slices] cover the rows in order
     int n_slices;
-} batch;
+} token_batch;
 
 typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
 
@@ -84,14 +84,14 @@ typedef struct backend_ops {
                                      logitd_error *err);
     void (*weight_destroy)(backend *b, backend_weight *w);
     backend_buffer *(*buffer_create)(backend *b, int n_rows, int n_features); // NULL: no memory
-    void (*buffer_destroy)(backend *b, backend_buffer *buffer);
+    void (*buffer_destroy)(backend *b, backend_buffer *buf);
     backend_kv *(*kv_create)(backend *b, int n_kv_rows, int n_head_kv, int head_dim); // NULL: no memory
     void (*kv_destroy)(backend *b, backend_kv *kv);
 
     /// out[i] = buffer[rows[i]], row-major [n, n_features] in host memory; waits for the work before it.
-    void (*buffer_read)(backend *b, const backend_buffer *buffer, const int32_t *rows, int n, float *out);
+    void (*buffer_read)(backend *b, const backend_buffer *buf, const int32_t *rows, int n, float *out);
     /// buffer[i] = in[i] for rows 0 … n-1, from row-major host memory.
-    void (*buffer_write)(backend *b, backend_buffer *buffer, const float *in, int n);
+    void (*buffer_write)(backend *b, backend_buffer *buf, const float *in, int n);
 
     /// out[r] = table[ids[r]] * scale
     void (*embed)(backend *b, const backend_weight *table, const int32_t *ids, int n_rows, float scale,
@@ -104,14 +104,14 @@ typedef struct backend_ops {
     void (*matmul)(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                    backend_buffer *out);
     /// table: a buffer of n_rot features, filled with cos and sin for the rows' positions. Angles in double.
-    void (*rope_table)(backend *b, const rope_params *rope, const batch *batch, backend_buffer *table);
+    void (*rope_table)(backend *b, const rope_params *rope, const token_batch *batch, backend_buffer *table);
     /// Rotates n_head heads of head_dim features in place.
     void (*rope)(backend *b, const rope_params *rope, const backend_buffer *table, int n_rows, int n_head, int head_dim,
                  backend_buffer *x);
     /// Stores the rows' keys and values at their places in the cache.
-    void (*kv_write)(backend *b, const batch *batch, const backend_buffer *k, const backend_buffer *v, backend_kv *kv);
+    void (*kv_write)(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v, backend_kv *kv);
     /// Causal attention of the rows' queries over their sequences' keys, those of this batch included.
-    void (*attention)(backend *b, const attention_params *params, const batch *batch, const backend_buffer *q,
+    void (*attention)(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                       const backend_kv *kv, backend_buffer *out);
     /// gate[r] = act(gate[r]) * up[r], or act(gate[r]) when up is NULL
     void (*glu)(backend *b, activation act, int n_rows, backend_buffer *gate, const backend_buffer *up);

@@ -97,7 +97,7 @@ void forward_free(forward_state *s);
 
 /// One pass of all layers over a batch. Keys and values of its rows are left in the cache. Returns the residual stream
 /// [n_tokens, n_embd] before the final norm; it is valid until the next call.
-backend_buffer *forward_batch(forward_state *s, const batch *batch);
+backend_buffer *forward_batch(forward_state *s, const token_batch *batch);
 /// Final norm of the chosen rows of that stream: a buffer [n, n_embd], valid until the next call.
 backend_buffer *forward_final_norm(forward_state *s, const backend_buffer *x, const int32_t *rows, int n);
 /// Puts n kept rows (row-major, after the final norm) where project_logits can read them.

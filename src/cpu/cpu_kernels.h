@@ -1,0 +1,76 @@
+/*
+ * cpu_kernels.h: the table of functions that one instruction set gives to the CPU backend, and the rows of all levels.
+ *
+ * Layout. Rows of a batch are cut into tiles of block_m rows; a tile of n features is [n][block_m] f32, so that one
+ * feature of all the tile's rows is one or two vector registers. Weights are broadcast, which keeps them in file order
+ * and every sum and statistic inside its own lane: no horizontal reductions, and a row's result cannot depend on its
+ * neighbours. Tiles are 64-byte aligned.
+ *
+ * The reference level has block_m = 1 and computes in double: it is what the others are tested against.
+ */
+#ifndef CPU_KERNELS_H
+#define CPU_KERNELS_H
+
+#include "backend.h"
+
+enum {
+    CPU_MAX_BLOCK_M = 32,
+    CPU_KEY_BLOCK = 48, // keys of one attention step; absolute multiples, so that a row's sums never depend on its batch
+};
+
+/// Running statistics of one tile over part of the vocabulary. bm = block_m, T = temperatures.
+typedef struct cpu_stats {
+    float *max;         // [bm] largest logit so far, -inf before the first
+    double *sums;       // [T][3][bm] sums of e, x e, x^2 e with x = (logit - max) / T, e = exp x
+    const float *inv_t; // [T][bm] 1 / temperature of each lane
+    int n_temperatures;
+} cpu_stats;
+
+typedef struct cpu_kernels {
+    const char *name;
+    int block_m;             // rows of a tile
+    int block_n;             // columns that gemm likes at once: panels are multiples of it
+    bool (*supported)(void); // by this processor
+
+    /// dst[n] = n weights of whole blocks at src.
+    void (*dequantize)(const quant_type *type, const void *src, float *dst, size_t n);
+    /// out[c][lane] = sum over k of a[k][lane] * w[c * stride_n + k * stride_k]; one of the strides is 1.
+    /// Order: k ascending in chains of CPU_CHAIN, the chains' sums added in order.
+    void (*gemm)(const float *a, int n_k, const float *w, ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
+                 float *out);
+    /// One group [n][bm]: RMS norm, or layer norm when bias is given. w, bias: [n]. Sums in double.
+    void (*norm)(const float *x, const float *w, const float *bias, float eps, int n, float *out);
+    /// One head [head_dim][bm] in place; table [n_rot/2][2][bm] holds cos, sin.
+    void (*rope)(const float *table, int n_rot, bool neox, float *head);
+    /// gate[i] = act(gate[i]) * up[i]; up may be NULL. n counts vectors of bm.
+    void (*glu)(activation act, int n, float *gate, const float *up);
+    void (*add)(int n, float *x, const float *y);           // x += y
+    void (*add_scalar)(int n, float *x, const float *bias); // x[i][lane] += bias[i]
+    void (*softcap)(int n, float *x, float cap);            // x = cap * tanh(x / cap)
+    /// One step of online softmax (Milakov & Gimelshein 2018, arXiv 1805.02867) over keys key_first … + n_keys - 1:
+    /// scores [n_keys][bm] become exp(score * scale - max), 0 where a lane may not look (outside lo … hi);
+    /// max and sum [bm] are updated, and correction[bm] = exp(old max - new max).
+    void (*softmax_step)(float *scores, int n_keys, int key_first, const int32_t *lo, const int32_t *hi,
+                         const attention_params *params, float *max, float *sum, float *correction);
+    /// acc[i][lane] = acc[i][lane] * factor[lane] + x[i][lane]
+    void (*scale_add)(int n, float *acc, const float *factor, const float *x);
+    /// Folds logits [n_cols][bm] into the running statistics.
+    void (*stats)(const float *logits, int n_cols, cpu_stats *s);
+    /// count[lane] += number of logits > target[lane]
+    void (*count_above)(const float *logits, int n_cols, const float *target, int32_t *count);
+    /// hits[c] = mask of the lanes whose logit is > threshold[lane]
+    void (*find_above)(const float *logits, int n_cols, const float *threshold, uint32_t *hits);
+} cpu_kernels;
+
+/// All levels compiled for this architecture, best first; the last is the reference.
+extern const cpu_kernels *const cpu_levels[];
+extern const int n_cpu_levels;
+
+extern const cpu_kernels cpu_kernels_reference, cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+#elif defined(__aarch64__)
+extern const cpu_kernels cpu_kernels_neon;
+#endif
+
+#endif

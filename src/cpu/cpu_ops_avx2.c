@@ -1,0 +1,12 @@
+/*
+ * cpu_ops_avx2.c: the kernels for AVX2 and FMA (Haswell, Zen and later): 8 lanes, 12 accumulators of 16 registers.
+ */
+#define CPU_LEVEL   avx2
+#define CPU_LANES   8
+#define CPU_BLOCK_N 6
+
+static _Bool supported(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+#include "cpu/cpu_kernels_simd.h"

@@ -1,0 +1,134 @@
+/*
+ * cpu_ops_ref.c: the reference kernels: one row a tile, plain loops, sums and functions in double and rounded to f32
+ * once at the end of each operation. Slow and easy to check by eye; the truth for every other level and for the GPU.
+ */
+#include "cpu/cpu_kernels.h"
+#include <math.h>
+
+static _Bool supported(void) { return 1; }
+
+static void dequantize(const quant_type *type, const void *src, float *dst, size_t n) {
+    type->dequantize(src, dst, n);
+}
+
+static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
+                 float *out) {
+    for (int c = 0; c < n_cols; c++) {
+        double sum = 0.0;
+        for (int k = 0; k < n_k; k++) sum += (double)a[k] * (double)w[c * stride_n + k * stride_k];
+        out[c] = (float)sum;
+    }
+}
+
+static void norm(const float *x, const float *w, const float *bias, float eps, int n, float *out) {
+    double mean = 0.0, variance = 0.0;
+    for (int i = 0; bias && i < n; i++) mean += (double)x[i] / n;
+    for (int i = 0; i < n; i++) variance += ((double)x[i] - mean) * ((double)x[i] - mean) / n;
+    const double scale = 1.0 / sqrt(variance + (double)eps);
+    for (int i = 0; i < n; i++)
+        out[i] = (float)(((double)x[i] - mean) * scale * (double)w[i] + (bias ? (double)bias[i] : 0.0));
+}
+
+static void rope(const float *table, int n_rot, bool neox, float *head) {
+    const int half = n_rot / 2;
+    for (int i = 0; i < half; i++) {
+        float *p0 = head + (neox ? i : 2 * i), *p1 = p0 + (neox ? half : 1);
+        const double c = (double)table[2 * i], s = (double)table[2 * i + 1], x0 = (double)*p0, x1 = (double)*p1;
+        *p0 = (float)(x0 * c - x1 * s);
+        *p1 = (float)(x0 * s + x1 * c);
+    }
+}
+
+static void glu(activation act, int n, float *gate, const float *up) {
+    const double sqrt_2_over_pi = 0.79788456080286535588;
+    for (int i = 0; i < n; i++) {
+        const double x = (double)gate[i];
+        const double y = act == ACT_SILU ? x / (1.0 + exp(-x))
+                                         : 0.5 * x * (1.0 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
+        gate[i] = (float)(up ? y * (double)up[i] : y);
+    }
+}
+
+static void add(int n, float *x, const float *y) {
+    for (int i = 0; i < n; i++) x[i] += y[i];
+}
+
+static void softcap(int n, float *x, float cap) {
+    for (int i = 0; i < n; i++) x[i] = (float)((double)cap * tanh((double)x[i] / (double)cap));
+}
+
+static void softmax_step(float *scores, int n_keys, int key_first, const int32_t *lo, const int32_t *hi,
+                         const attention_params *params, float *max, float *sum, float *correction) {
+    float new_max = *max;
+    for (int j = 0; j < n_keys; j++) {
+        double s = (double)scores[j] * (double)params->scale;
+        if (params->softcap > 0.0f) s = (double)params->softcap * tanh(s / (double)params->softcap);
+        const bool seen = key_first + j >= *lo && key_first + j <= *hi;
+        scores[j] = seen ? (float)s : -INFINITY;
+        new_max = MAX(new_max, scores[j]);
+    }
+    const double base = new_max == -INFINITY ? 0.0 : (double)new_max;
+    double total = 0.0;
+    for (int j = 0; j < n_keys; j++) {
+        scores[j] = (float)exp((double)scores[j] - base);
+        total += (double)scores[j];
+    }
+    *correction = (float)exp((double)*max - base);
+    *sum = (float)((double)*sum * (double)*correction + total);
+    *max = new_max;
+}
+
+static void scale_add(int n, float *acc, const float *factor, const float *x) {
+    for (int i = 0; i < n; i++) acc[i] = (float)((double)acc[i] * (double)*factor + (double)x[i]);
+}
+
+static void stats(const float *logits, int n_cols, cpu_stats *s) {
+    float new_max = *s->max;
+    for (int c = 0; c < n_cols; c++) new_max = MAX(new_max, logits[c]);
+    for (int t = 0; t < s->n_temperatures; t++) {
+        double *sums = s->sums + 3 * (ptrdiff_t)t;
+        const double inv_t = (double)s->inv_t[t];
+        if (sums[0] > 0.0 && new_max > *s->max) {
+            const double d = ((double)*s->max - (double)new_max) * inv_t, e = exp(d);
+            sums[2] = e * (sums[2] + d * (2.0 * sums[1] + d * sums[0]));
+            sums[1] = e * (sums[1] + d * sums[0]);
+            sums[0] *= e;
+        }
+        for (int c = 0; c < n_cols; c++) {
+            const double x = ((double)logits[c] - (double)new_max) * inv_t, e = exp(x);
+            sums[0] += e;
+            if (e == 0.0) continue; // x may be -inf
+            sums[1] += x * e;
+            sums[2] += x * x * e;
+        }
+    }
+    *s->max = new_max;
+}
+
+static void count_above(const float *logits, int n_cols, const float *target, int32_t *count) {
+    for (int c = 0; c < n_cols; c++) *count += logits[c] > *target;
+}
+
+static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
+    for (int c = 0; c < n_cols; c++) hits[c] = logits[c] > *threshold;
+}
+
+const cpu_kernels cpu_kernels_reference = {
+    .name = "reference",
+    .block_m = 1,
+    .block_n = 1,
+    .supported = supported,
+    .dequantize = dequantize,
+    .gemm = gemm,
+    .norm = norm,
+    .rope = rope,
+    .glu = glu,
+    .add = add,
+    .add_scalar = add, // one lane: a bias of n is a vector of n
+    .softcap = softcap,
+    .softmax_step = softmax_step,
+    .scale_add = scale_add,
+    .stats = stats,
+    .count_above = count_above,
+    .find_above = find_above,
+};
