@@ -19,7 +19,10 @@ import numpy as np
 
 TYPES = gguf.GGMLQuantizationType
 MIX = ("Q8_0", "Q4_1", "F16", "Q5_0", "Q4_0", "BF16", "Q5_1", "F32")
-K_MIX = ("Q4_K", "Q6_K", "Q2_K", "IQ4_XS", "Q5_K", "Q3_K", "IQ4_NL")
+# Formats that the gguf package reads but does not write, as random blocks: offset of the scale d, mean of the quants
+# (dmin / d for mean 0; None: no dmin), standard deviation of the weights of a random block with d = 1.
+BLOCKS = {"Q4_K": (0, 7.5, 260), "Q6_K": (208, None, 1365), "Q2_K": (80, 1.5, 13.9), "IQ4_XS": (0, None, 1240),
+          "Q5_K": (0, 15.5, 527), "Q3_K": (108, None, 43.5), "IQ4_NL": (0, None, 67.3)}
 
 
 @dataclasses.dataclass
@@ -52,7 +55,7 @@ VARIANTS = {
     "llama_untied": Variant(**LLAMA, tied=False, n_vocab=1031, keys={"rope.freq_base": 100000.0}),
     "llama_head80": Variant(**LLAMA | {"head_dim": 80}, tied=False),
     "llama_mha": Variant("llama", 128, 2, 2, 64, 96, n_layer=2, n_vocab=1024, types=("F32",)),
-    "llama_kquants": Variant("llama", 256, 4, 1, 64, 768, tied=False, types=K_MIX),
+    "llama_kquants": Variant("llama", 256, 4, 1, 64, 768, tied=False, types=tuple(BLOCKS)),
     "llama_linear": Variant(**LLAMA, keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
     "llama_yarn": Variant(**LLAMA, n_tokens=96, keys=YARN),
     "llama_yarn_factor": Variant(**LLAMA, n_tokens=96, keys=YARN | {"rope.scaling.attn_factor": 0.75}),
@@ -92,26 +95,21 @@ class Weights:
         kind = TYPES[self.types[self.n % len(self.types)]]
         self.n += 1
         spread = gain / math.sqrt(n_in)
-        if kind.name in K_MIX:
+        if kind.name in BLOCKS:
             return self.blocks(n_out, n_in, kind, spread), kind
         values = (spread * self.deviates(n_out, n_in)).astype(np.float32)
         return gguf.quants.quantize(values, kind), kind
 
     def blocks(self, n_out, n_in, kind, spread):
-        """Formats that the gguf package reads but does not write: random bytes, with the blocks' scales set so that the
-        entries have about this spread (and, where there is a minimum, about mean 0)."""
+        """Random bytes, with the blocks' scales set so that the entries have about this spread."""
         weights, size = gguf.GGML_QUANT_SIZES[kind]
         block = self.random.randint(0, 256, (n_out * n_in // weights, size)).astype(np.uint8)
-        scale_at = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}.get(kind.name, 0)  # byte offset of d
-        middle = {"Q2_K": 1.5, "Q4_K": 7.5, "Q5_K": 15.5}.get(kind.name)  # mean of the quants: dmin / d
-
-        def scaled(d):
-            block[:, scale_at : scale_at + 2] = np.float16([d]).view(np.uint8)
-            if middle is not None:
-                block[:, scale_at + 2 : scale_at + 4] = np.float16([d * middle]).view(np.uint8)
-            return block
-
-        return scaled(spread / gguf.quants.dequantize(scaled(1.0), kind).std()).reshape(n_out, -1)
+        at, middle, deviation = BLOCKS[kind.name]
+        d = spread / deviation
+        block[:, at : at + 2] = np.float16([d]).view(np.uint8)
+        if middle is not None:
+            block[:, at + 2 : at + 4] = np.float16([d * middle]).view(np.uint8)
+        return block.reshape(n_out, -1)
 
 
 def tensors(name, v):
