@@ -434,8 +434,8 @@ logitd_status gguf_open(const char *path, gguf_file **out, logitd_error *err) {
     }
     if (!S_ISREG(st.st_mode) || st.st_size == 0) {
         close(fd);
-        return error_set(err, LOGITD_EFORMAT, "%s: %s, not a GGUF file", path,
-                         S_ISREG(st.st_mode) ? "an empty file" : "not a regular file");
+        return error_set(err, LOGITD_EFORMAT, "%s: not a GGUF file but %s", path,
+                         S_ISREG(st.st_mode) ? "an empty one" : "a folder or a device");
     }
     uint64_t n_bytes = (uint64_t)st.st_size;
     void *data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -590,13 +590,15 @@ bool gguf_array_strings(const gguf_file *file, const char *key, gguf_str *out, u
     return true;
 }
 
-/// The shortest decimal that reads back as the same number.
+/// The shortest decimal that reads back as the same number; whole numbers without an exponent.
 static void put_float(buffer *out, double value, bool single) {
+    bool whole = value > -1e15 && value < 1e15 && value == (double)(int64_t)value;
     char text[40] = "";
-    for (int digits = 6; digits <= 17; digits++) {
+    for (int digits = 1; !whole && digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (single ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value) break;
     }
+    if (whole) snprintf(text, sizeof text, "%.0f", value);
     buffer_puts(out, text);
 }
 
