@@ -18,6 +18,7 @@
 #define LIMIT_CONNECTIONS     256         // open connections
 #define LIMIT_QUEUED_JOBS     256         // accepted requests that wait or run; more get 503
 #define LIMIT_JSON_DEPTH      32          // nesting of a request body
+#define LIMIT_JSON_VALUES     (2 << 20)   // values of a request body: each costs some 100 bytes while it is read
 #define LIMIT_THREADS         256
 #define LIMIT_VOCAB           (1 << 22)   // tokens of a vocabulary, against hostile files
 #define LIMIT_TENSORS         (1 << 16)   // tensors of a file, against hostile files
@@ -25,5 +26,9 @@
 #define LIMIT_STRING_BYTES    (1u << 24)  // a string of a file
 #define LIMIT_LAYERS          1024
 #define LIMIT_IDLE_S          60          // seconds a connection may stay idle
+#define LIMIT_HTTP_THREADS    4           // threads that parse requests and write replies
+#define LIMIT_FULL_ROWS       16          // full rows made by one call: unpacking the weights is shared by them
+#define LIMIT_FULL_BYTES      (8u << 20)  // … and their size, unless one row alone is larger
+#define LIMIT_WHOLE_BYTES     (16u << 20) // a reply up to this size is sent whole with its Content-Length, else streamed
 
 #endif

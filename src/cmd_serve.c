@@ -1,0 +1,124 @@
+/*
+ * cmd_serve.c: logitd serve. Opens the engine, starts the scheduler and the HTTP server, and waits for SIGTERM or
+ * SIGINT.
+ *
+ * The first signal drains: accepted requests are answered, new ones get 503, then the process ends with 0. A second
+ * signal, or DRAIN_S, cancels what is left.
+ */
+#include "commands.h"
+#include "routes.h"
+#include <signal.h>
+#include <time.h>
+
+#define DRAIN_S 30 // service managers send SIGKILL after 90 s or less
+
+enum { OPTION_HOST = 256, OPTION_PORT, OPTION_HELP };
+
+static const struct option long_options[] = {
+    ENGINE_OPTIONS,
+    {"host", required_argument, NULL, OPTION_HOST},
+    {"port", required_argument, NULL, OPTION_PORT},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {0},
+};
+
+static void print_help(void) {
+    printf("logitd serve --model M.gguf [OPTIONS]: answers POST /distribution over HTTP\n\n"
+           "  --host H              address to listen on (default 127.0.0.1)\n"
+           "  --port N              port; 0 picks a free one (default 8080)\n%s"
+           "\nThe line \"listening on http://H:N\" goes to stdout once it answers. SIGTERM drains and ends with 0.\n",
+           options_engine_help);
+}
+
+/// -1: go on; else the exit status.
+static int read_options(int argc, char **argv, logitd_options *engine, http_options *http) {
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+        if (option == '?' || option == ':') return options_wrong("serve", option, argv);
+        if (options_engine(option, optarg, engine) == 2) return 2;
+        if (option == OPTION_HOST) http->host = optarg;
+        if (option == OPTION_PORT && !options_int("port", optarg, 0, 65535, &http->port)) return 2;
+        if (option == OPTION_HELP) {
+            print_help();
+            return 0;
+        }
+    }
+    if (optind < argc) return options_wrong("serve", 0, argv);
+    if (engine->model_path) return -1;
+    fputs("logitd serve: --model M.gguf is missing; see logitd serve --help\n", stderr);
+    return 2;
+}
+
+static sigset_t ending_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    return set;
+}
+
+/// Until the requests in flight are answered, a second signal or DRAIN_S. Wakes up every 20 ms, only while draining.
+static void wait_for_drain(http_server *http, const sigset_t *signals) {
+    const struct timespec tick = {.tv_nsec = 20 * 1000 * 1000};
+    int64_t end_us = clock_us() + DRAIN_S * 1000000ll;
+    while (http_server_n_exchanges(http) > 0) {
+        if (sigtimedwait(signals, NULL, &tick) > 0) {
+            log_line(LOG_WARN, "second signal: cancelling what is left");
+            return;
+        }
+        if (clock_us() > end_us) {
+            log_line(LOG_WARN, "not drained after %d s: cancelling what is left", DRAIN_S);
+            return;
+        }
+    }
+}
+
+static logitd_status serve(logitd_engine *engine, http_options *options, logitd_error *err) {
+    sigset_t signals = ending_signals();
+    sched *scheduler;
+    service shared = {0};
+    http_server *http = NULL;
+    logitd_status status = sched_create(&(sched_options){.engine = engine}, &scheduler, err);
+    if (status) return status;
+    status = service_init(&shared, engine, scheduler, err);
+    options->routes = routes;
+    options->n_routes = n_routes;
+    options->context = &shared;
+    if (!status) status = http_server_create(options, &http, err);
+    if (!status) {
+        printf("listening on %s\n", http_server_url(http));
+        fflush(stdout);
+        int signal_number;
+        sigwait(&signals, &signal_number);
+        log_line(LOG_INFO, "%s: draining", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+        sched_drain(scheduler);
+        wait_for_drain(http, &signals);
+        sched_cancel_all(scheduler); // after this no exchange sleeps
+        http_server_free(http);
+    }
+    sched_free(scheduler);
+    service_end(&shared);
+    return status;
+}
+
+int cmd_serve(int argc, char **argv) {
+    logitd_options options = {0};
+    http_options http = {.port = 8080};
+    int exit_status = read_options(argc, argv, &options, &http);
+    if (exit_status >= 0) return exit_status;
+    sigset_t signals = ending_signals();
+    pthread_sigmask(SIG_BLOCK, &signals,
+                    NULL); // before any thread starts, the engine's included: only sigwait takes them
+    signal(SIGPIPE, SIG_IGN);
+    logitd_engine *engine = options_open(&options);
+    if (!engine) return 1;
+    const logitd_model_info *m = logitd_model(engine);
+    log_line(LOG_INFO, "%s: %s, %d tokens of vocabulary, context %d, %s %s %s, %d threads", m->name, m->architecture,
+             m->n_vocab, m->n_ctx, m->backend, m->kernel, m->precision, m->n_threads);
+    logitd_error err = {0};
+    logitd_status status = serve(engine, &http, &err);
+    logitd_close(engine);
+    if (status) fprintf(stderr, "logitd: %s\n", err.message);
+    return status ? 1 : 0;
+}

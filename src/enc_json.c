@@ -1,0 +1,382 @@
+/*
+ * enc_json.c: see enc_json.h. The reply is a walk through the stages below; both formats are the same pieces in another
+ * order and with other text between them.
+ *
+ *   json     HEAD  ( PROMPT  SUMMARY  ROWS  PROMPT_END )*  TAIL
+ *   ndjson   HEAD  ( PROMPT  ROWS  SUMMARY )*  TAIL                 each piece ends its line
+ */
+#include "enc_json.h"
+#include "api_error.h"
+#include "json_write.h"
+#include <math.h>
+#include <string.h>
+
+#define PIECE_BYTES  (64u << 10) // appended by one call, about
+#define PIECE_VALUES 4096u       // of a full row by one call
+
+enum { HEAD, PROMPT, SUMMARY, ROWS, PROMPT_END, TAIL, END };
+
+// ----------------------------------------------------------------------------------------------- texts of tokens
+
+struct token_json {
+    size_t *start; // [n_vocab + 1] into text
+    buffer text;
+};
+
+token_json *token_json_create(const tokenizer *t) {
+    int n_vocab = tokenizer_n_vocab(t);
+    token_json *table = mem_alloc(1, sizeof *table);
+    if (table) table->start = mem_alloc((size_t)n_vocab + 1, sizeof *table->start);
+    if (!table || !table->start) {
+        token_json_free(table);
+        return NULL;
+    }
+    for (int32_t id = 0; id < n_vocab; id++) {
+        token_bytes bytes = tokenizer_bytes(t, id);
+        table->start[id] = table->text.len;
+        buffer_puts(&table->text, "\"id\":");
+        json_int(&table->text, id);
+        buffer_puts(&table->text, ",\"text\":");
+        json_string(&table->text, bytes.data, bytes.len);
+    }
+    table->start[n_vocab] = table->text.len;
+    if (!table->text.failed) return table;
+    token_json_free(table);
+    return NULL;
+}
+
+void token_json_free(token_json *table) {
+    if (!table) return;
+    mem_free(table->start);
+    buffer_free(&table->text);
+    mem_free(table);
+}
+
+static void put_token(const token_json *table, int32_t id, buffer *out) {
+    buffer_append(out, table->text.data + table->start[id], table->start[id + 1] - table->start[id]);
+}
+
+void token_json_append(const token_json *table, const tokenizer *t, int32_t id, buffer *out) {
+    token_bytes bytes = tokenizer_bytes(t, id);
+    buffer_puts(out, "{");
+    put_token(table, id, out);
+    buffer_puts(out, ",\"bytes\":");
+    json_bytes(out, bytes.data, bytes.len);
+}
+
+// --------------------------------------------------------------------------------------------------------- pieces
+
+static bool is_lines(const enc_json *e) {
+    return e->source->request->format == FORMAT_NDJSON;
+}
+
+static const logitd_request *job_request(const enc_json *e) {
+    return logitd_job_request(e->source->job);
+}
+
+static const char *values_name(const logitd_request *r) {
+    return r->values == LOGITD_LOGIT ? "logit" : r->values == LOGITD_PROB ? "prob" : "logprob";
+}
+
+static void put_head(const enc_json *e, buffer *out) {
+    const enc_source *s = e->source;
+    const logitd_request *r = job_request(e);
+    buffer_puts(out, "{\"object\":\"distribution\",\"id\":");
+    json_cstring(out, s->id);
+    buffer_puts(out, ",\"created\":");
+    json_int(out, s->created);
+    buffer_puts(out, ",\"model\":{\"name\":");
+    json_cstring(out, s->model->name);
+    buffer_puts(out, ",\"architecture\":");
+    json_cstring(out, s->model->architecture);
+    buffer_printf(out, ",\"n_vocab\":%d,\"sha256\":", s->model->n_vocab);
+    json_cstring(out, s->model->sha256);
+    buffer_puts(out, "},\"numerics\":{\"backend\":");
+    json_cstring(out, s->model->backend);
+    buffer_puts(out, ",\"precision\":");
+    json_cstring(out, s->model->precision);
+    buffer_puts(out, ",\"kernel\":");
+    json_cstring(out, s->model->kernel);
+    buffer_puts(out, "},\"temperatures\":[");
+    for (int i = 0; i < r->n_temperatures; i++) {
+        if (i) buffer_puts(out, ",");
+        json_double(out, r->temperatures[i]);
+    }
+    buffer_printf(out, "],\"values\":\"%s\",\"usage\":{\"prompt_tokens\":%lld,\"positions\":%lld}", values_name(r),
+                  (long long)s->request->n_prompt_tokens, (long long)s->request->n_positions);
+    buffer_puts(out, is_lines(e) ? "}\n" : ",\"results\":[");
+}
+
+/// Milliseconds to the microsecond.
+static void put_ms(buffer *out, double ms) {
+    json_double(out, round(ms * 1000) / 1000);
+}
+
+static void put_timing(const enc_json *e, buffer *out) {
+    buffer_puts(out, "\"timing_ms\":{\"queue\":");
+    put_ms(out, e->source->queue_ms);
+    buffer_puts(out, ",\"compute\":");
+    put_ms(out, logitd_job_compute_ms(e->source->job));
+    buffer_puts(out, "}}\n");
+}
+
+static void put_prompt(const enc_json *e, buffer *out) {
+    const enc_source *s = e->source;
+    const logitd_prompt *prompt = &job_request(e)->prompts[e->iprompt];
+    const uint32_t *offsets = s->request->offsets[e->iprompt];
+    if (!is_lines(e) && e->iprompt) buffer_puts(out, ",");
+    buffer_printf(out, "{\"index\":%d,\"tokens\":[", e->iprompt);
+    for (int i = 0; i < prompt->n_tokens; i++) {
+        if (i) buffer_puts(out, ",");
+        token_json_append(s->tokens, s->tokenizer, prompt->tokens[i], out);
+        buffer_puts(out, ",\"offset\":");
+        if (offsets && offsets[i] != UINT32_MAX) {
+            json_int(out, offsets[i]);
+        } else {
+            buffer_puts(out, "null");
+        }
+        buffer_puts(out, "}");
+    }
+    buffer_puts(out, is_lines(e) ? "]}\n" : "]");
+}
+
+/// Bytes of the next tokens of the returned positions; control tokens are no text and count as none.
+static uint64_t next_bytes(const enc_json *e) {
+    uint64_t n = 0;
+    const logitd_prompt *prompt = &job_request(e)->prompts[e->iprompt];
+    for (int i = 0; i < prompt->n_positions; i++) {
+        int next = prompt->positions[i] + 1;
+        if (next >= prompt->n_tokens) continue;
+        int32_t id = prompt->tokens[next];
+        if (tokenizer_kind(e->source->tokenizer, id) != TOKEN_CONTROL)
+            n += tokenizer_bytes(e->source->tokenizer, id).len;
+    }
+    return n;
+}
+
+static void put_summary(const enc_json *e, buffer *out) {
+    const logitd_request *r = job_request(e);
+    uint64_t n_bytes = next_bytes(e);
+    if (is_lines(e)) buffer_printf(out, "{\"index\":%d", e->iprompt);
+    buffer_puts(out, ",\"summary\":[");
+    for (int i = 0; i < r->n_temperatures; i++) {
+        logitd_summary s = logitd_job_summary(e->source->job, e->iprompt, i);
+        buffer_puts(out, i ? ",{\"temperature\":" : "{\"temperature\":");
+        json_double(out, r->temperatures[i]);
+        buffer_puts(out, ",\"cross_entropy\":");
+        json_double(out, s.n ? s.cross_entropy : NAN);
+        buffer_puts(out, ",\"perplexity\":");
+        json_double(out, s.n ? exp(s.cross_entropy) : NAN);
+        buffer_puts(out, ",\"bits_per_byte\":");
+        json_double(out, s.n && n_bytes ? -s.next_logprob_sum / (M_LN2 * (double)n_bytes) : NAN);
+        buffer_puts(out, ",\"mean_entropy\":");
+        json_double(out, s.mean_entropy);
+        buffer_printf(out, ",\"n\":%d}", s.n);
+    }
+    buffer_puts(out, is_lines(e) ? "]}\n" : "]");
+}
+
+static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
+    size_t n = (size_t)job_request(e)->n_temperatures;
+    buffer_puts(out, ",\"logsumexp\":");
+    json_floats(out, row->logsumexp, n);
+    buffer_puts(out, ",\"entropy\":");
+    json_floats(out, row->entropy, n);
+    buffer_puts(out, ",\"varentropy\":");
+    json_floats(out, row->varentropy, n);
+    if (row->next_id < 0) {
+        buffer_puts(out, ",\"next\":null");
+        return;
+    }
+    buffer_puts(out, ",\"next\":{");
+    put_token(e->source->tokens, row->next_id, out);
+    buffer_puts(out, ",\"rank\":");
+    json_int(out, row->next_rank);
+    buffer_puts(out, ",\"logprob\":");
+    json_floats(out, row->next_logprob, n);
+    buffer_puts(out, "}");
+}
+
+/// `[{"id":…,"text":…,"logprob":[…]},…]` of n entries; values [n_temperatures][n], or [n] for logits.
+static void put_entries(const enc_json *e, const int32_t *ids, const float *values, size_t n, buffer *out) {
+    const logitd_request *r = job_request(e);
+    const char *key = r->values == LOGITD_LOGIT  ? ",\"logit\":"
+                      : r->values == LOGITD_PROB ? ",\"prob\":["
+                                                 : ",\"logprob\":[";
+    size_t key_len = strlen(key), n_temperatures = (size_t)r->n_temperatures;
+    buffer_append(out, "[", 1);
+    for (size_t i = 0; i < n; i++) {
+        if (i) buffer_append(out, ",", 1);
+        buffer_append(out, "{", 1);
+        put_token(e->source->tokens, ids[i], out);
+        buffer_append(out, key, key_len);
+        if (r->values == LOGITD_LOGIT) {
+            json_float(out, values[i]);
+        } else {
+            for (size_t t = 0; t < n_temperatures; t++) {
+                if (t) buffer_append(out, ",", 1);
+                json_float(out, values[t * n + i]);
+            }
+            buffer_append(out, "]", 1);
+        }
+        buffer_append(out, "}", 1);
+    }
+    buffer_append(out, "]", 1);
+}
+
+static void put_row_start(const enc_json *e, const logitd_row *row, buffer *out) {
+    if (is_lines(e)) {
+        buffer_printf(out, "{\"index\":%d,\"position\":", e->iprompt);
+    } else {
+        buffer_puts(out, e->irow ? ",{\"position\":" : ",\"positions\":[{\"position\":");
+    }
+    json_int(out, row->position);
+    buffer_puts(out, ",\"token_id\":");
+    json_int(out, row->token_id);
+    if (e->source->request->stats) put_stats(e, row, out);
+}
+
+static void put_row_end(enc_json *e, const logitd_row *row, buffer *out) {
+    const logitd_request *r = job_request(e);
+    buffer_puts(out, ",\"token_ids\":");
+    put_entries(e, r->token_ids, row->listed_value, (size_t)r->n_token_ids, out);
+    buffer_puts(out, is_lines(e) ? "}\n" : "}");
+    e->irow++;
+    e->ivalue = 0;
+}
+
+/// The next PIECE_VALUES values of a full row; ivalue runs over [T][n_vocab].
+static void put_full_values(enc_json *e, const float *row, size_t n_rows, size_t n_vocab, buffer *out) {
+    size_t column = e->ivalue % n_vocab, n = MIN(PIECE_VALUES, n_vocab - column);
+    if (e->ivalue == 0) buffer_puts(out, ",\"full\":[");
+    buffer_puts(out, column ? "," : e->ivalue ? ",[" : "[");
+    for (size_t i = 0; i < n; i++) {
+        if (i) buffer_append(out, ",", 1);
+        json_float(out, row[e->ivalue + i]);
+    }
+    e->ivalue += n;
+    if (column + n == n_vocab) buffer_puts(out, "]");
+    if (e->ivalue == n_rows * n_vocab) buffer_puts(out, "]");
+}
+
+/// One row of a full request, or a stretch of it.
+static enc_step put_full_row(enc_json *e, const logitd_row *row, buffer *out) {
+    const enc_source *s = e->source;
+    const logitd_request *r = job_request(e);
+    size_t n_vocab = (size_t)s->model->n_vocab, n_rows = r->values == LOGITD_LOGIT ? 1 : (size_t)r->n_temperatures;
+    const float *values;
+    enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &values, &e->error);
+    if (step != ENC_MORE) return step;
+    if (e->ivalue == 0) put_row_start(e, row, out);
+    put_full_values(e, values, n_rows, n_vocab, out);
+    if (e->ivalue == n_rows * n_vocab) put_row_end(e, row, out);
+    return ENC_MORE;
+}
+
+static void put_top_row(enc_json *e, const logitd_row *row, buffer *out) {
+    put_row_start(e, row, out);
+    buffer_puts(out, ",\"top\":");
+    put_entries(e, row->top_id, row->top_value, (size_t)MIN(job_request(e)->top_n, e->source->model->n_vocab), out);
+    put_row_end(e, row, out);
+}
+
+// ------------------------------------------------------------------------------------------------------ the stages
+
+/// Whether the reply may begin. ENC_FAILED: e->error is the job's.
+static enc_step may_begin(enc_json *e) {
+    const logitd_job *job = e->source->job;
+    logitd_state state = logitd_job_state(job);
+    if (state == LOGITD_FAILED) {
+        e->error = *logitd_job_error(job);
+        return ENC_FAILED;
+    }
+    bool begin = state == LOGITD_DONE || (is_lines(e) && logitd_job_rows_ready(job, 0) > 0);
+    return begin ? ENC_MORE : ENC_WAIT;
+}
+
+/// Rows as they are ready, until the piece is full. Moves on to the next stage after the last one.
+static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
+    const logitd_job *job = e->source->job;
+    int n_rows = job_request(e)->prompts[e->iprompt].n_positions;
+    logitd_state state = logitd_job_state(job); // before rows_ready: the last rows are there when it is DONE
+    int n_ready = logitd_job_rows_ready(job, e->iprompt);
+    size_t end = out->len + PIECE_BYTES;
+    while (e->irow < n_rows && out->len < end && !out->failed) {
+        if (e->irow >= n_ready) {
+            if (state != LOGITD_FAILED) return ENC_WAIT;
+            e->error = *logitd_job_error(job);
+            return ENC_FAILED;
+        }
+        logitd_row row = logitd_job_row(job, e->iprompt, e->irow);
+        if (job_request(e)->full) {
+            enc_step step = put_full_row(e, &row, out);
+            if (step != ENC_MORE) return step;
+        } else {
+            put_top_row(e, &row, out);
+        }
+    }
+    if (e->irow < n_rows) return ENC_MORE;
+    if (!is_lines(e)) buffer_puts(out, n_rows ? "]" : ",\"positions\":[]");
+    e->irow = 0;
+    e->stage = next_stage;
+    return ENC_MORE;
+}
+
+static enc_step next_prompt(enc_json *e) {
+    e->iprompt++;
+    e->stage = e->iprompt < job_request(e)->n_prompts ? PROMPT : TAIL;
+    return ENC_MORE;
+}
+
+static enc_step next_piece(enc_json *e, buffer *out) {
+    bool lines = is_lines(e);
+    switch (e->stage) {
+    case HEAD: {
+        enc_step step = may_begin(e);
+        if (step != ENC_MORE) return step;
+        put_head(e, out);
+        e->stage = PROMPT;
+        return ENC_MORE;
+    }
+    case PROMPT:
+        put_prompt(e, out);
+        e->stage = lines ? ROWS : SUMMARY;
+        return ENC_MORE;
+    case SUMMARY:
+        if (e->source->request->stats) put_summary(e, out);
+        if (lines) return next_prompt(e);
+        e->stage = ROWS;
+        return ENC_MORE;
+    case ROWS:
+        return next_rows(e, out, lines ? SUMMARY : PROMPT_END);
+    case PROMPT_END:
+        buffer_puts(out, "}");
+        return next_prompt(e);
+    case TAIL:
+        buffer_puts(out, lines ? "{" : "],");
+        put_timing(e, out);
+        e->stage = END;
+        return ENC_END;
+    default:
+        return ENC_END;
+    }
+}
+
+enc_json enc_json_start(const enc_source *source) {
+    return (enc_json){.source = source, .stage = HEAD};
+}
+
+enc_step enc_json_next(enc_json *e, buffer *out) {
+    int stage = e->stage;
+    enc_step step = next_piece(e, out);
+    if (out->failed) {
+        error_set(&e->error, LOGITD_ENOMEM, "no memory for the reply; ask for fewer positions or entries");
+        return ENC_FAILED;
+    }
+    if (step != ENC_FAILED || stage == HEAD || !is_lines(e)) return step; // still an HTTP status, or a cut
+    buffer_puts(out, e->ivalue ? "\n{" : "{"); // after half a full row the line is lost, the error is not
+    api_error_write(out, api_error_http_status(e->error.status), e->error.param, e->error.message);
+    buffer_puts(out, "}\n");
+    e->stage = END;
+    return ENC_END;
+}

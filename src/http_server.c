@@ -1,0 +1,474 @@
+/*
+ * http_server.c: see http_server.h.
+ *
+ * Guards. Each exchange's `mutex` guards its `asleep` and `woken`. The server's `mutex` guards the list of
+ * exchanges and their count. Everything else of an exchange belongs to the HTTP thread that serves its connection.
+ * Order: server's mutex, then (in client_left) whatever the handler takes, then an exchange's mutex, then
+ * libmicrohttpd's.
+ *
+ * libmicrohttpd neither times out a suspended connection nor sees that its client left, so a watcher thread waits with
+ * epoll on the sockets of exchanges that have slept. An event names the exchange by its serial number, never by its
+ * address, since the exchange may be gone by then.
+ */
+#include "http_server.h"
+#include "api_error.h"
+#include "limits.h"
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define STREAM_BLOCK_BYTES (64u << 10)               // what libmicrohttpd asks of a streamed reply at once
+#define DISCARD_BYTES      (8ull * LIMIT_BODY_BYTES) // of a refused body, read so that the client gets to see the reply
+#define CONNECTION_BYTES   (128u << 10) // libmicrohttpd's memory for one connection: headers, and chunks of a reply
+
+typedef struct exchange {
+    http_exchange x; // first: the handlers' view
+    http_server *server;
+    struct MHD_Connection *connection;
+    const http_route *route; // NULL: the reply is an error already
+    struct exchange *next, **prev;
+    uint64_t serial;
+    bool watched; // its socket is in the watcher's epoll set
+    pthread_mutex_t mutex;
+    bool asleep;         // suspended in libmicrohttpd
+    bool woken;          // since the handler last began
+    uint64_t n_body;     // bytes received, the discarded ones included
+    size_t n_sent;       // of x.reply, while streaming
+    bool ended, aborted; // of pull
+} exchange;
+
+struct http_server {
+    http_options options;
+    struct MHD_Daemon *daemon;
+    int listen_fd; // libmicrohttpd's once the daemon runs
+    char url[128];
+    pthread_mutex_t mutex;
+    exchange *exchanges;
+    int n_exchanges;
+    uint64_t last_serial;
+    pthread_t watcher;
+    int epoll_fd, stop_fd; // stop_fd: an eventfd that ends the watcher
+};
+
+// -------------------------------------------------------------------------------------------------- sleep and wake
+
+/// Suspends the connection unless it was woken since the handler began. True: asleep.
+static bool fall_asleep(exchange *e) {
+    pthread_mutex_lock(&e->mutex);
+    bool sleep = !e->woken;
+    if (sleep) {
+        e->asleep = true;
+        MHD_suspend_connection(e->connection);
+    }
+    e->woken = false;
+    pthread_mutex_unlock(&e->mutex);
+    return sleep;
+}
+
+void http_wake(http_exchange *x) {
+    exchange *e = (exchange *)x;
+    pthread_mutex_lock(&e->mutex);
+    e->woken = true;
+    if (e->asleep) {
+        e->asleep = false;
+        MHD_resume_connection(e->connection);
+    }
+    pthread_mutex_unlock(&e->mutex);
+}
+
+/// Whatever is woken from here on concerns the state that the handler is about to look at.
+static void start_listening_for_wakes(exchange *e) {
+    pthread_mutex_lock(&e->mutex);
+    e->woken = false;
+    pthread_mutex_unlock(&e->mutex);
+}
+
+// ------------------------------------------------------------------------------------------------------- watcher
+
+static int socket_of(const exchange *e) {
+    return MHD_get_connection_info(e->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
+/// Before the first sleep of an exchange.
+static void watch(exchange *e) {
+    if (e->watched || !e->x.client_left) return;
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLONESHOT, .data.u64 = e->serial};
+    e->watched = epoll_ctl(e->server->epoll_fd, EPOLL_CTL_ADD, socket_of(e), &event) == 0;
+    if (!e->watched) log_line(LOG_WARN, "cannot watch a connection: %s", strerror(errno));
+}
+
+static void client_left(http_server *s, uint64_t serial) {
+    pthread_mutex_lock(&s->mutex); // held over the call, so that the exchange cannot finish meanwhile
+    exchange *e = s->exchanges;
+    while (e && e->serial != serial) e = e->next;
+    if (e) {
+        log_line(LOG_DEBUG, "client left: %s %s", e->x.method, e->route ? e->route->path : "");
+        e->x.client_left(&e->x);
+    }
+    pthread_mutex_unlock(&s->mutex);
+}
+
+static void *watcher_main(void *arg) {
+    http_server *s = arg;
+    for (;;) {
+        struct epoll_event events[64];
+        int n = epoll_wait(s->epoll_fd, events, (int)ARRAY_LEN(events), -1);
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.u64 == 0) return NULL; // stop_fd
+            client_left(s, events[i].data.u64);
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- exchange
+
+static exchange *exchange_create(http_server *s, struct MHD_Connection *connection, const char *path,
+                                 const char *method) {
+    exchange *e = mem_alloc(1, sizeof *e);
+    if (!e) return NULL;
+    e->server = s;
+    e->connection = connection;
+    e->x.context = s->options.context;
+    e->x.method = method; // libmicrohttpd keeps both while the request lives
+    e->x.path = path;
+    e->x.start_us = clock_us();
+    e->x.content_type = "application/json";
+    pthread_mutex_init(&e->mutex, NULL);
+    pthread_mutex_lock(&s->mutex);
+    e->serial = ++s->last_serial; // from 1: 0 is the watcher's stop_fd
+    e->next = s->exchanges;
+    e->prev = &s->exchanges;
+    if (e->next) e->next->prev = &e->next;
+    s->exchanges = e;
+    s->n_exchanges++;
+    pthread_mutex_unlock(&s->mutex);
+    return e;
+}
+
+static void log_request(const exchange *e) {
+    if (log_threshold < LOG_INFO) return;
+    char path[128]; // decoded by libmicrohttpd: may hold line breaks
+    size_t n = 0;
+    for (; e->x.path[n] && n + 1 < sizeof path; n++) {
+        uint8_t c = (uint8_t)e->x.path[n];
+        path[n] = c > ' ' && c < 0x7F ? (char)c : '?';
+    }
+    path[n] = '\0';
+    char tokens[40] = "";
+    if (e->x.n_tokens) snprintf(tokens, sizeof tokens, " %lld tokens", (long long)e->x.n_tokens);
+    log_line(LOG_INFO, "%.16s %s %d %.1f ms%s%s", e->x.method, path, e->x.status,
+             (double)(clock_us() - e->x.start_us) / 1000, tokens, e->aborted ? " (cut)" : "");
+}
+
+/// libmicrohttpd's last word about a request; the socket is still open.
+static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                         enum MHD_RequestTerminationCode code) {
+    (void)connection;
+    http_server *s = cls;
+    exchange *e = *con_cls;
+    if (!e) return;
+    *con_cls = NULL;
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) e->aborted = true;
+    if (e->watched) epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, socket_of(e), NULL);
+    log_request(e);
+    pthread_mutex_lock(&s->mutex);
+    *e->prev = e->next;
+    if (e->next) e->next->prev = e->prev;
+    pthread_mutex_unlock(&s->mutex);
+    if (e->x.finish) e->x.finish(&e->x);
+    pthread_mutex_lock(&s->mutex); // counted until now, so that a count of 0 means that no handler's state is left
+    s->n_exchanges--;
+    pthread_mutex_unlock(&s->mutex);
+    buffer_free(&e->x.body);
+    buffer_free(&e->x.reply);
+    pthread_mutex_destroy(&e->mutex);
+    mem_free(e);
+}
+
+const char *http_header(const http_exchange *x, const char *name) {
+    return MHD_lookup_connection_value(((const exchange *)x)->connection, MHD_HEADER_KIND, name);
+}
+
+http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...) {
+    char message[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    buffer_free(&x->reply);
+    x->status = status;
+    x->content_type = "application/json";
+    x->pull = NULL;
+    buffer_puts(&x->reply, "{");
+    api_error_write(&x->reply, status, param, message);
+    buffer_puts(&x->reply, "}\n");
+    return HTTP_DONE;
+}
+
+// --------------------------------------------------------------------------------------------------------- reply
+
+static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
+    (void)pos;
+    exchange *e = cls;
+    buffer *piece = &e->x.reply;
+    for (;;) {
+        if (e->n_sent < piece->len) {
+            size_t n = MIN(max, piece->len - e->n_sent);
+            memcpy(out, piece->data + e->n_sent, n);
+            e->n_sent += n;
+            return (ssize_t)n;
+        }
+        if (e->ended) return e->aborted ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+        piece->len = e->n_sent = 0;
+        start_listening_for_wakes(e);
+        http_step step = e->x.pull(&e->x, piece);
+        e->ended = step == HTTP_DONE || step == HTTP_ABORT;
+        e->aborted = step == HTTP_ABORT;
+        if (step != HTTP_WAIT || piece->len) continue;
+        watch(e);
+        if (fall_asleep(e)) return 0;
+    }
+}
+
+static void add_headers(const exchange *e, struct MHD_Response *response) {
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type);
+    if (e->x.status == 503 || e->x.status == 429) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    if (e->x.status != 405) return;
+    char allow[64] = "";
+    for (size_t i = 0; i < e->server->options.n_routes; i++) {
+        const http_route *route = &e->server->options.routes[i];
+        if (strcmp(route->path, e->x.path) != 0) continue;
+        size_t used = strlen(allow);
+        snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "",
+                 !strcmp(route->method, "GET") ? "GET, HEAD" : route->method);
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
+}
+
+static enum MHD_Result queue_reply(exchange *e) {
+    http_exchange *x = &e->x;
+    if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
+    struct MHD_Response *response =
+        x->pull ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, on_pull, e, NULL)
+                : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
+    if (!response) return MHD_NO;
+    add_headers(e, response);
+    enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
+    MHD_destroy_response(response); // the connection holds it now; its bytes live as long as the exchange
+    return result;
+}
+
+// -------------------------------------------------------------------------------------------------------- request
+
+/// Whether a Content-Type is application/json, in UTF-8 if it says a charset.
+static bool is_json_type(const char *type) {
+    size_t n = type ? strcspn(type, "; \t") : 0;
+    if (n != strlen("application/json") || strncasecmp(type, "application/json", n) != 0) return false;
+    const char *charset = strcasestr(type, "charset=");
+    if (!charset) return true;
+    charset += strlen("charset=");
+    if (*charset == '"') charset++;
+    return strncasecmp(charset, "utf-8", 5) == 0;
+}
+
+static void refuse_too_large(exchange *e, uint64_t n_bytes, const char *or_more) {
+    e->route = NULL;
+    http_fail(&e->x, 413, "", "the body has %llu bytes%s; at most %u are taken", (unsigned long long)n_bytes, or_more,
+              LIMIT_BODY_BYTES);
+}
+
+/// Finds the route; without one, or with headers that rule the request out, the reply is the error.
+static void route_request(exchange *e) {
+    const http_options *o = &e->server->options;
+    const char *wanted = strcmp(e->x.method, "HEAD") == 0 ? "GET" : e->x.method;
+    bool path_known = false;
+    for (size_t i = 0; i < o->n_routes && !e->route; i++) {
+        if (strcmp(o->routes[i].path, e->x.path) != 0) continue;
+        path_known = true;
+        if (strcmp(o->routes[i].method, wanted) == 0) e->route = &o->routes[i];
+    }
+    if (!path_known) {
+        http_fail(&e->x, 404, "", "there is nothing at %.200s", e->x.path);
+    } else if (!e->route) {
+        http_fail(&e->x, 405, "", "%.200s does not take %.20s; the Allow header has what it takes", e->x.path,
+                  e->x.method);
+    } else if (strcmp(wanted, "POST") == 0) {
+        const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
+        const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+        uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
+        if (n_bytes > LIMIT_BODY_BYTES) {
+            refuse_too_large(e, n_bytes, "");
+        } else if (!is_json_type(type)) {
+            e->route = NULL;
+            http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
+                      type ? type : "missing");
+        }
+    }
+}
+
+/// The headers are there, the body is not.
+static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *connection, const char *path,
+                                     const char *method, void **con_cls) {
+    exchange *e = exchange_create(s, connection, path, method);
+    if (!e) return MHD_NO;
+    *con_cls = e;
+    route_request(e);
+    // A client that waits for "100 Continue" gets its refusal instead; others have sent their body already.
+    const char *expect = http_header(&e->x, MHD_HTTP_HEADER_EXPECT);
+    return !e->route && expect ? queue_reply(e) : MHD_YES;
+}
+
+static enum MHD_Result take_body(exchange *e, const char *data, size_t n) {
+    e->n_body += n;
+    if (e->n_body > DISCARD_BYTES) return MHD_NO;
+    if (e->route && e->n_body > LIMIT_BODY_BYTES) {
+        buffer_free(&e->x.body);
+        refuse_too_large(e, e->n_body, " or more");
+    }
+    if (e->route) buffer_append(&e->x.body, data, n);
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path, const char *method,
+                                  const char *version, const char *upload, size_t *upload_size, void **con_cls) {
+    (void)version;
+    if (!*con_cls) return begin_request(cls, connection, path, method, con_cls);
+    exchange *e = *con_cls;
+    if (*upload_size) {
+        size_t n = *upload_size;
+        *upload_size = 0;
+        return take_body(e, upload, n);
+    }
+    buffer_append(&e->x.body, "", 0);
+    if (e->x.body.failed) {
+        e->route = NULL;
+        http_fail(&e->x, 503, "", "no memory for the body; try again later");
+    }
+    while (e->route) {
+        start_listening_for_wakes(e);
+        if (e->route->handle(&e->x) != HTTP_WAIT) break;
+        watch(e);
+        if (fall_asleep(e)) return MHD_YES;
+    }
+    return queue_reply(e);
+}
+
+// --------------------------------------------------------------------------------------------------- start and end
+
+static void on_mhd_log(void *cls, const char *format, va_list args) {
+    (void)cls;
+    char line[256];
+    vsnprintf(line, sizeof line, format, args);
+    line[strcspn(line, "\r\n")] = '\0';
+    log_line(LOG_DEBUG, "libmicrohttpd: %s", line);
+}
+
+static void write_url(http_server *s) {
+    struct sockaddr_storage address;
+    socklen_t n = sizeof address;
+    char host[64] = "?", port[16] = "?";
+    if (getsockname(s->listen_fd, (struct sockaddr *)&address, &n) == 0) {
+        getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
+    }
+    snprintf(s->url, sizeof s->url, strchr(host, ':') ? "http://[%s]:%s" : "http://%s:%s", host, port);
+}
+
+static logitd_status open_socket(http_server *s, logitd_error *err) {
+    const char *host = s->options.host ? s->options.host : "127.0.0.1";
+    char port[16];
+    snprintf(port, sizeof port, "%d", s->options.port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
+    int failure = getaddrinfo(host, port, &hints, &found);
+    if (failure) return error_set(err, LOGITD_EIO, "cannot listen on host \"%s\": %s", host, gai_strerror(failure));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
+    bool listening = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
+                     bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0;
+    int why = errno;
+    freeaddrinfo(found);
+    s->listen_fd = fd;
+    if (listening) return LOGITD_OK;
+    return error_set(err, LOGITD_EIO, "cannot listen on %s port %d: %s; choose another with --host and --port", host,
+                     s->options.port, strerror(why));
+}
+
+static logitd_status start_watcher(http_server *s, logitd_error *err) {
+    s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    s->stop_fd = eventfd(0, EFD_CLOEXEC);
+    struct epoll_event stop = {.events = EPOLLIN, .data.u64 = 0};
+    if (s->epoll_fd >= 0 && s->stop_fd >= 0 && epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->stop_fd, &stop) == 0 &&
+        pthread_create(&s->watcher, NULL, watcher_main, s) == 0) {
+        return LOGITD_OK;
+    }
+    return error_set(err, LOGITD_EIO, "the system refused the thread that watches connections");
+}
+
+static logitd_status start_daemon(http_server *s, logitd_error *err) {
+    s->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                         on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+                         s->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)LIMIT_HTTP_THREADS,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)LIMIT_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)LIMIT_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_END);
+    if (s->daemon) return LOGITD_OK;
+    return error_set(err, LOGITD_EIO, "the HTTP server did not start: %s", strerror(errno));
+}
+
+logitd_status http_server_create(const http_options *options, http_server **out, logitd_error *err) {
+    *out = NULL;
+    http_server *s = mem_alloc(1, sizeof *s);
+    if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the HTTP server");
+    *s = (http_server){.options = *options, .listen_fd = -1, .epoll_fd = -1, .stop_fd = -1};
+    pthread_mutex_init(&s->mutex, NULL);
+    logitd_status status = open_socket(s, err);
+    if (!status) status = start_watcher(s, err);
+    bool watching = !status;
+    if (!status) status = start_daemon(s, err);
+    if (!status) {
+        write_url(s);
+        *out = s;
+        return LOGITD_OK;
+    }
+    if (!watching) { // nothing runs yet
+        if (s->epoll_fd >= 0) close(s->epoll_fd);
+        if (s->stop_fd >= 0) close(s->stop_fd);
+        s->epoll_fd = s->stop_fd = -1;
+    }
+    if (s->listen_fd >= 0) close(s->listen_fd);
+    http_server_free(s);
+    return status;
+}
+
+const char *http_server_url(const http_server *s) {
+    return s->url;
+}
+
+int http_server_n_exchanges(http_server *s) {
+    pthread_mutex_lock(&s->mutex);
+    int n = s->n_exchanges;
+    pthread_mutex_unlock(&s->mutex);
+    return n;
+}
+
+void http_server_free(http_server *s) {
+    if (!s) return;
+    if (s->daemon) MHD_stop_daemon(s->daemon);
+    if (s->epoll_fd >= 0) { // the watcher runs
+        uint64_t one = 1;
+        ssize_t written = write(s->stop_fd, &one, sizeof one);
+        ASSERT(written == (ssize_t)sizeof one);
+        pthread_join(s->watcher, NULL);
+        close(s->epoll_fd);
+        close(s->stop_fd);
+    }
+    pthread_mutex_destroy(&s->mutex);
+    mem_free(s);
+}

@@ -1,0 +1,82 @@
+/*
+ * http_server.h: HTTP as a table of routes. The only user of libmicrohttpd.
+ *
+ * An *exchange* is one request and its reply. When the whole body is there the route's handler runs, in one of the HTTP
+ * threads. It either fills in the reply (HTTP_DONE), or starts work elsewhere and returns HTTP_WAIT: then the
+ * connection sleeps until http_wake, and the handler runs again. A reply whose end is not known yet has a `pull`
+ * function, which is called for one piece after another, and may wait in the same way. Nothing polls.
+ *
+ * While an exchange sleeps its socket is watched: when the client goes away (or closes its sending side), client_left
+ * is called once. `finish` is called exactly once, last; then the exchange is gone.
+ *
+ * Answered here, without a handler: unknown paths (404), wrong methods (405), a body that is not JSON where JSON is due
+ * (415) or is too large (413). HEAD works for GET routes. Does not know what routes mean.
+ */
+#ifndef HTTP_SERVER_H
+#define HTTP_SERVER_H
+
+#include "util.h"
+
+typedef struct http_server http_server;
+typedef struct http_exchange http_exchange;
+
+typedef enum http_step {
+    HTTP_DONE = 0, // handler: the reply is filled in; pull: that was the last piece
+    HTTP_WAIT,     // nothing to do until http_wake
+    HTTP_MORE,     // pull: call again
+    HTTP_ABORT,    // pull: the reply cannot be completed; the connection is cut so that the client sees it
+} http_step;
+
+struct http_exchange {
+    // The request; lives as long as the exchange.
+    void *context;      // of the server
+    const char *method; // "GET", "POST", "HEAD"
+    const char *path;
+    buffer body; // data[len] is '\0'; empty for GET
+    int64_t start_us;
+
+    // The reply, by the handler.
+    int status;
+    const char *content_type;
+    buffer reply;                                     // whole, or what comes before the first pull
+    http_step (*pull)(http_exchange *x, buffer *out); // NULL: the reply is whole
+
+    // The handler's own.
+    void *state;
+    void (*client_left)(http_exchange *x); // any thread, at most once, never after finish; must be short
+    void (*finish)(http_exchange *x);      // an HTTP thread
+    int64_t n_tokens;                      // for the log line; 0: none
+};
+
+typedef struct http_route {
+    const char *method; // "GET" (serves HEAD too) or "POST" (takes JSON)
+    const char *path;
+    http_step (*handle)(http_exchange *x);
+} http_route;
+
+typedef struct http_options {
+    const char *host; // a name or an address; default 127.0.0.1
+    int port;         // 0: any free one
+    const http_route *routes;
+    size_t n_routes;
+    void *context; // for the handlers
+} http_options;
+
+/// Listens and serves until http_server_free. EIO: the address cannot be had.
+logitd_status http_server_create(const http_options *options, http_server **out, logitd_error *err);
+/// "http://127.0.0.1:8080"
+const char *http_server_url(const http_server *s);
+/// Requests that are being read or answered now.
+int http_server_n_exchanges(http_server *s);
+/// Ends all connections. Every sleeping exchange must have been woken for good: its next step must not be HTTP_WAIT.
+void http_server_free(http_server *s);
+
+/// A request header, or NULL. In an HTTP thread.
+const char *http_header(const http_exchange *x, const char *name);
+/// Lets a sleeping exchange go on; kept for its next HTTP_WAIT if it is awake. Any thread, until finish.
+void http_wake(http_exchange *x);
+/// Fills in an error reply as api.md's object. Returns HTTP_DONE.
+http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif

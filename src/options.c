@@ -1,0 +1,97 @@
+// options.c: command-line options that several subcommands share; see commands.h.
+#include "commands.h"
+#include "limits.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char options_engine_help[] =
+    "  --model M.gguf        the model file (required)\n"
+    "  --backend B           auto, cpu or cuda (default auto)\n"
+    "  --precision P         exact, fast or bf16 (default exact)\n"
+    "  --threads N           worker threads (default: the processors of this process)\n"
+    "  --cpu LEVEL           auto, reference, portable, avx2, avx512 or neon (default auto)\n"
+    "  --ctx N               longest prompt in tokens (default: the model's context, at most 8192)\n"
+    "  --batch-tokens N      tokens of one batch (default 512)\n"
+    "  --kv-tokens N         tokens that the KV cache holds (default: enough for --ctx and four batches)\n"
+    "  --log-level L         error, warn, info or debug (default info)\n";
+
+bool options_int(const char *name, const char *text, long min, long max, int *out) {
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (!errno && end != text && !*end && value >= min && value <= max) {
+        *out = (int)value;
+        return true;
+    }
+    fprintf(stderr, "logitd: --%s is \"%s\"; it must be an integer from %ld to %ld\n", name, text, min, max);
+    return false;
+}
+
+static int read_log_level(const char *text) {
+    static const char *const names[] = {
+        [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(text, names[i]) != 0) continue;
+        log_threshold = (log_level)i;
+        return 0;
+    }
+    fprintf(stderr, "logitd: --log-level is \"%s\"; it must be error, warn, info or debug\n", text);
+    return 2;
+}
+
+int options_engine(int option, const char *value, logitd_options *out) {
+    switch (option) {
+    case 'm':
+        out->model_path = value;
+        return 0;
+    case 'b':
+        out->backend = value;
+        return 0;
+    case 'P':
+        out->precision = value;
+        return 0;
+    case 'C':
+        out->cpu_level = value;
+        return 0;
+    case 't':
+        return options_int("threads", value, 1, LIMIT_THREADS, &out->n_threads) ? 0 : 2;
+    case 'c':
+        return options_int("ctx", value, 1, 1 << 20, &out->n_ctx) ? 0 : 2;
+    case 'B':
+        return options_int("batch-tokens", value, 1, 1 << 16, &out->batch_tokens) ? 0 : 2;
+    case 'K':
+        return options_int("kv-tokens", value, 1, 1 << 24, &out->kv_tokens) ? 0 : 2;
+    case 'l':
+        return read_log_level(value);
+    default:
+        return 1;
+    }
+}
+
+int options_wrong(const char *command, int option, char **argv) {
+    const char *word = option == 0 ? argv[optind] : argv[optind - 1];
+    const char *what = option == ':' ? "needs a value"
+                       : option == 0 ? "is not expected"
+                                     : "is no option of this command";
+    fprintf(stderr, "logitd %s: %s %s; see logitd %s --help\n", command, word, what, command);
+    return 2;
+}
+
+static void show_progress(void *arg, const char *what, double fraction) {
+    (void)arg;
+    fprintf(stderr, "\r\033[K%s %3.0f%%", what, fraction * 100);
+}
+
+logitd_engine *options_open(logitd_options *options) {
+    logitd_engine *engine;
+    logitd_error err = {0};
+    bool terminal = isatty(STDERR_FILENO);
+    if (terminal) options->progress = show_progress;
+    logitd_status status = logitd_open(options, &engine, &err);
+    if (terminal) fputs("\r\033[K", stderr);
+    if (!status) return engine;
+    fprintf(stderr, "logitd: %s\n", err.message);
+    return NULL;
+}

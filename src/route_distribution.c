@@ -1,0 +1,110 @@
+/*
+ * route_distribution.c: POST /distribution. Reads the request, hands the job to the scheduler, sleeps until the encoder
+ * can begin, and replies: whole with a Content-Length when the reply is short and everything is there, else streamed.
+ *
+ * State of an exchange: a dist_reply, made by the first call of the handler and freed by finish, which also releases
+ * the job, whatever state it is in.
+ */
+#include "api_error.h"
+#include "limits.h"
+#include "routes.h"
+#include <stdatomic.h>
+#include <time.h>
+
+typedef struct dist_reply {
+    service *service;
+    dist_request request;
+    sched_job *job;
+    enc_source source;
+    enc_json encoder;
+    char id[48];
+} dist_reply;
+
+static void finish(http_exchange *x) {
+    dist_reply *r = x->state;
+    if (r->job) sched_release(r->service->sched, r->job);
+    dist_request_free(&r->request);
+    mem_free(r);
+}
+
+static void client_left(http_exchange *x) {
+    dist_reply *r = x->state;
+    sched_cancel(r->service->sched, r->job);
+}
+
+static void wake(void *arg) {
+    http_wake(arg);
+}
+
+static http_step fail(http_exchange *x, const logitd_error *err) {
+    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
+}
+
+static enc_step full_row(void *arg, int iprompt, int irow, const float **row, logitd_error *err) {
+    dist_reply *r = arg;
+    if (sched_full_row(r->service->sched, r->job, iprompt, irow, row, err)) return ENC_FAILED;
+    return *row ? ENC_MORE : ENC_WAIT;
+}
+
+/// Parses and submits. On an error the exchange holds what there is to free.
+static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
+    static atomic_ullong n_ids;
+    const char *why;
+    const logitd_engine *engine = r->service->engine;
+    logitd_job *job;
+    logitd_status status =
+        dist_request_parse(engine, x->body.data, x->body.len, http_header(x, "Accept"), &r->request, err);
+    buffer_free(&x->body);
+    if (status) return status;
+    if (!logitd_healthy(engine, &why)) return error_set(err, LOGITD_EBUSY, "the engine is out of service: %s", why);
+    status = logitd_job_create(engine, &r->request.request, &job, err);
+    if (!status) status = sched_submit(r->service->sched, job, wake, x, &r->job, err);
+    if (status) return status;
+    snprintf(r->id, sizeof r->id, "dist-%s-%llu", r->service->id_prefix, atomic_fetch_add(&n_ids, 1) + 1);
+    r->source = (enc_source){.model = logitd_model(engine),
+                             .tokenizer = logitd_tokenizer(engine),
+                             .tokens = r->service->tokens,
+                             .request = &r->request,
+                             .job = sched_job_results(r->job),
+                             .id = r->id,
+                             .created = time(NULL),
+                             .full_row = full_row,
+                             .arg = r};
+    r->encoder = enc_json_start(&r->source);
+    x->n_tokens = r->request.n_prompt_tokens;
+    x->client_left = client_left;
+    return LOGITD_OK;
+}
+
+static enc_step encode(dist_reply *r, buffer *out) {
+    r->source.queue_ms = sched_job_queue_ms(r->service->sched, r->job);
+    return enc_json_next(&r->encoder, out);
+}
+
+static http_step pull(http_exchange *x, buffer *out) {
+    dist_reply *r = x->state;
+    enc_step step = encode(r, out);
+    if (step == ENC_FAILED) log_line(LOG_WARN, "a reply was cut: %s", r->encoder.error.message);
+    return step == ENC_MORE ? HTTP_MORE : step == ENC_WAIT ? HTTP_WAIT : step == ENC_END ? HTTP_DONE : HTTP_ABORT;
+}
+
+http_step handle_distribution(http_exchange *x) {
+    dist_reply *r = x->state;
+    logitd_error err = {0};
+    if (!r) {
+        r = mem_alloc(1, sizeof *r);
+        if (!r) return http_fail(x, 503, "", "no memory for this request; try again later");
+        r->service = x->context;
+        x->state = r;
+        x->finish = finish;
+        if (begin(x, r, &err)) return fail(x, &err);
+    }
+    enc_step step = ENC_MORE;
+    while (step == ENC_MORE && x->reply.len < LIMIT_WHOLE_BYTES) step = encode(r, &x->reply);
+    if (step == ENC_FAILED) return fail(x, &r->encoder.error); // nothing is sent yet
+    if (step == ENC_WAIT && x->reply.len == 0) return HTTP_WAIT;
+    x->status = 200;
+    x->content_type = reply_formats[r->request.format].media_type;
+    if (step != ENC_END) x->pull = pull;
+    return HTTP_DONE;
+}

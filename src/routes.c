@@ -1,0 +1,248 @@
+/*
+ * routes.c: see routes.h. The small handlers, and what of the contract is not in this build.
+ */
+#include "routes.h"
+#include "api_error.h"
+#include "json_read.h"
+#include "json_write.h"
+#include "limits.h"
+#include <string.h>
+#include <sys/random.h>
+
+static http_step fail(http_exchange *x, const logitd_error *err) {
+    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
+}
+
+// ------------------------------------------------------------------------------------------------- GET /health
+
+static http_step handle_health(http_exchange *x) {
+    const service *s = x->context;
+    const char *why = "";
+    const char *status = "ok";
+    if (!logitd_healthy(s->engine, &why)) {
+        status = "failed";
+    } else if (sched_draining(s->sched)) {
+        status = "draining";
+        why = "the server is shutting down and takes no new requests";
+    }
+    bool ok = strcmp(status, "ok") == 0;
+    sched_stats n = sched_read_stats(s->sched);
+    x->status = ok ? 200 : 503;
+    buffer_printf(&x->reply, "{\"status\":\"%s\",", status);
+    if (!ok) {
+        api_error_write(&x->reply, x->status, "", why);
+        buffer_puts(&x->reply, ",");
+    }
+    buffer_printf(
+        &x->reply,
+        "\"uptime_s\":%lld,\"jobs\":{\"queued\":%d,\"running\":%d,\"held\":%d,\"accepted\":%llu,\"done\":%llu,"
+        "\"failed\":%llu,\"canceled\":%llu},\"steps\":%llu,\"tokens\":%llu,\"full_rows\":%llu}\n",
+        (long long)((clock_us() - s->start_us) / 1000000), n.n_queued, n.n_running, n.n_held,
+        (unsigned long long)n.n_accepted, (unsigned long long)n.n_done, (unsigned long long)n.n_failed,
+        (unsigned long long)n.n_canceled, (unsigned long long)n.n_steps, (unsigned long long)n.n_tokens,
+        (unsigned long long)n.n_full_rows);
+    return HTTP_DONE;
+}
+
+// -------------------------------------------------------------------------------------------------- GET /model
+
+static void put_member(buffer *out, const char *name, const char *text) {
+    buffer_printf(out, ",\"%s\":", name);
+    json_cstring(out, text);
+}
+
+static void put_id(buffer *out, const char *name, int id) {
+    if (id >= 0) {
+        buffer_printf(out, ",\"%s\":%d", name, id);
+    } else {
+        buffer_printf(out, ",\"%s\":null", name);
+    }
+}
+
+static void put_limits(buffer *out, const logitd_model_info *m) {
+    buffer_printf(out,
+                  ",\"limits\":{\"body_bytes\":%u,\"prompts\":%d,\"request_tokens\":%d,\"prompt_tokens\":%d,"
+                  "\"temperatures\":%d,\"temperature_min\":%g,\"temperature_max\":%g,\"top_n\":%d,\"token_ids\":%d,"
+                  "\"result_bytes\":%llu,\"jobs\":%d,\"connections\":%d}",
+                  LIMIT_BODY_BYTES, LIMIT_PROMPTS, LIMIT_REQUEST_TOKENS, m->n_ctx, LIMIT_TEMPERATURES,
+                  LIMIT_TEMPERATURE_MIN, LIMIT_TEMPERATURE_MAX, MIN(LIMIT_TOP_N, m->n_vocab), LIMIT_LISTED_IDS,
+                  LIMIT_RESULT_BYTES, LIMIT_QUEUED_JOBS, LIMIT_CONNECTIONS);
+}
+
+static http_step handle_model(http_exchange *x) {
+    const service *s = x->context;
+    const logitd_model_info *m = logitd_model(s->engine);
+    buffer *out = &x->reply;
+    buffer_puts(out, "{\"name\":");
+    json_cstring(out, m->name);
+    put_member(out, "architecture", m->architecture);
+    put_member(out, "sha256", m->sha256);
+    put_member(out, "license", m->license);
+    put_member(out, "path", m->path);
+    buffer_printf(out, ",\"file_bytes\":%llu,\"n_params\":%llu,\"n_vocab\":%d,\"n_ctx\":%d,\"n_ctx_train\":%d",
+                  (unsigned long long)m->file_bytes, (unsigned long long)m->n_params, m->n_vocab, m->n_ctx,
+                  m->n_ctx_train);
+    buffer_printf(out, ",\"n_embd\":%d,\"n_layer\":%d,\"n_head\":%d,\"n_head_kv\":%d,\"head_dim\":%d,\"n_ff\":%d",
+                  m->n_embd, m->n_layer, m->n_head, m->n_head_kv, m->head_dim, m->n_ff);
+    put_member(out, "tokenizer", m->tokenizer);
+    put_id(out, "bos_id", m->bos_id);
+    put_id(out, "eos_id", m->eos_id);
+    buffer_printf(out, ",\"add_bos\":%s", m->add_bos ? "true" : "false");
+    put_member(out, "chat_template", m->chat_template);
+    put_member(out, "backend", m->backend);
+    put_member(out, "precision", m->precision);
+    put_member(out, "kernel", m->kernel);
+    buffer_printf(out, ",\"n_threads\":%d,\"batch_tokens\":%d,\"kv_tokens\":%d", m->n_threads, m->batch_tokens,
+                  m->kv_tokens);
+    put_limits(out, m);
+    buffer_puts(out, ",\"formats\":[");
+    for (int i = 0, n = 0; i < N_FORMATS; i++) {
+        if (reply_formats[i].offered) buffer_printf(out, "%s\"%s\"", n++ ? "," : "", reply_formats[i].name);
+    }
+    buffer_puts(out, "],\"precisions\":[");
+    json_cstring(out, m->precision); // of the running engine, which serves no other
+    buffer_puts(out, "],\"backends\":[");
+    json_cstring(out, m->backend);
+    buffer_puts(out, "]");
+    put_member(out, "version", logitd_version());
+    buffer_puts(out, "}\n");
+    x->status = 200;
+    return HTTP_DONE;
+}
+
+// ---------------------------------------------------------------------------------- POST /tokenize, /detokenize
+
+/// Body → tree, with its members checked against names[n]. NULL: *err says why.
+static json_node *read_body(const http_exchange *x, const char *const *names, size_t n, logitd_error *err) {
+    json_node *root = json_parse(x->body.data, x->body.len, err);
+    if (!root || !json_check_members(root, "", names, n, err)) return root;
+    json_free(root);
+    return NULL;
+}
+
+static logitd_status missing(const char *name, const char *what, logitd_error *err) {
+    return error_set_param(err, LOGITD_EINVAL, name, "%s is missing; send %s", name, what);
+}
+
+static logitd_status tokenize(const service *s, const json_node *root, token_vec *out, logitd_error *err) {
+    const tokenizer *t = logitd_tokenizer(s->engine);
+    const json_node *text = json_member(root, "text"), *bos = json_member(root, "add_bos"),
+                    *spec = json_member(root, "special");
+    bool add_bos = tokenizer_add_bos(t), special = false;
+    const char *bytes;
+    if (!text) return missing("text", "a string", err);
+    logitd_status status = json_read_string(text, "text", &bytes, err);
+    if (!status && bos) status = json_read_bool(bos, "add_bos", &add_bos, err);
+    if (!status && spec) status = json_read_bool(spec, "special", &special, err);
+    if (!status && bos && add_bos && tokenizer_bos_id(t) < 0) {
+        status = error_set_param(err, LOGITD_EINVAL, "add_bos", "add_bos is true, but this model has no BOS token");
+    }
+    return status ? status : tokenizer_encode(t, bytes, strlen(bytes), add_bos, special, out, err);
+}
+
+static http_step handle_tokenize(http_exchange *x) {
+    static const char *const names[] = {"text", "add_bos", "special"};
+    const service *s = x->context;
+    logitd_error err = {0};
+    json_node *root = read_body(x, names, ARRAY_LEN(names), &err);
+    if (!root) return fail(x, &err);
+    token_vec v = {0};
+    logitd_status status = tokenize(s, root, &v, &err);
+    json_free(root);
+    x->status = 200;
+    buffer_puts(&x->reply, "{\"tokens\":[");
+    for (size_t i = 0; !status && i < v.n; i++) {
+        if (i) buffer_puts(&x->reply, ",");
+        token_json_append(s->tokens, logitd_tokenizer(s->engine), v.ids[i], &x->reply);
+        buffer_puts(&x->reply, "}");
+    }
+    buffer_puts(&x->reply, "]}\n");
+    x->n_tokens = (int64_t)v.n;
+    token_vec_free(&v);
+    return status ? fail(x, &err) : HTTP_DONE;
+}
+
+/// Appends the bytes of the tokens in `ids`.
+static logitd_status detokenize(const service *s, const json_node *ids, buffer *out, logitd_error *err) {
+    const tokenizer *t = logitd_tokenizer(s->engine);
+    if (!ids) return missing("ids", "an array of token ids", err);
+    if (!json_is_array(ids)) {
+        char found[JSON_DESCRIBE_BYTES];
+        return error_set_param(err, LOGITD_EINVAL, "ids", "ids is %s; it must be an array of token ids",
+                               json_describe(ids, found));
+    }
+    int i = 0;
+    for (const json_node *item = json_first(ids); item; item = json_next(item), i++) {
+        char path[32];
+        snprintf(path, sizeof path, "ids[%d]", i);
+        int64_t id;
+        logitd_status status = json_read_int(item, path, 0, tokenizer_n_vocab(t) - 1, &id, err);
+        if (status) return status;
+        token_bytes bytes = tokenizer_bytes(t, (int32_t)id);
+        buffer_append(out, bytes.data, bytes.len);
+        if (out->len > LIMIT_BODY_BYTES) {
+            return error_set_param(err, LOGITD_ETOOLARGE, path, "the text up to %s has %zu bytes; at most %u are given",
+                                   path, out->len, LIMIT_BODY_BYTES);
+        }
+    }
+    return LOGITD_OK;
+}
+
+static http_step handle_detokenize(http_exchange *x) {
+    static const char *const names[] = {"ids"};
+    logitd_error err = {0};
+    json_node *root = read_body(x, names, ARRAY_LEN(names), &err);
+    if (!root) return fail(x, &err);
+    buffer bytes = {0};
+    logitd_status status = detokenize(x->context, json_member(root, "ids"), &bytes, &err);
+    json_free(root);
+    x->status = 200;
+    buffer_puts(&x->reply, "{\"text\":");
+    json_string(&x->reply, bytes.data, bytes.len);
+    buffer_puts(&x->reply, ",\"bytes\":");
+    json_bytes(&x->reply, (const uint8_t *)bytes.data, bytes.len);
+    buffer_puts(&x->reply, "}\n");
+    x->reply.failed |= bytes.failed;
+    buffer_free(&bytes);
+    return status ? fail(x, &err) : HTTP_DONE;
+}
+
+// -------------------------------------------------------------------------------------------------------- table
+
+/// Parts of the contract that this build does not have.
+static http_step handle_absent(http_exchange *x) {
+    return http_fail(
+        x, 400, "",
+        "%s is not in this build; it has POST /distribution, /tokenize and /detokenize, and GET /model and "
+        "/health",
+        x->path);
+}
+
+const http_route routes[] = {
+    {"POST", "/distribution", handle_distribution},
+    {"POST", "/tokenize", handle_tokenize},
+    {"POST", "/detokenize", handle_detokenize},
+    {"GET", "/model", handle_model},
+    {"GET", "/health", handle_health},
+    {"GET", "/", handle_absent},
+    {"GET", "/vocab", handle_absent},
+    {"GET", "/metrics", handle_absent},
+    {"GET", "/openapi.json", handle_absent},
+};
+const size_t n_routes = ARRAY_LEN(routes);
+
+logitd_status service_init(service *s, const logitd_engine *engine, sched *scheduler, logitd_error *err) {
+    *s = (service){.engine = engine, .sched = scheduler, .start_us = clock_us()};
+    s->tokens = token_json_create(logitd_tokenizer(engine));
+    if (!s->tokens) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
+    uint64_t random = (uint64_t)clock_us();
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+        log_line(LOG_WARN, "no random bytes for reply ids");
+    snprintf(s->id_prefix, sizeof s->id_prefix, "%016llx", (unsigned long long)random);
+    return LOGITD_OK;
+}
+
+void service_end(service *s) {
+    token_json_free(s->tokens);
+    *s = (service){0};
+}

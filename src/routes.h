@@ -1,0 +1,30 @@
+/*
+ * routes.h: what the service answers at which path: the table of routes and the handlers' shared state.
+ */
+#ifndef ROUTES_H
+#define ROUTES_H
+
+#include "enc_json.h"
+#include "http_server.h"
+#include "sched.h"
+
+typedef struct service {
+    const logitd_engine *engine;
+    sched *sched;
+    token_json *tokens;
+    int64_t start_us;
+    char id_prefix[24]; // of reply ids: random once, so that ids of two servers differ
+} service;
+
+/// Makes what the handlers share; engine and sched outlive it. ENOMEM.
+logitd_status service_init(service *s, const logitd_engine *engine, sched *scheduler, logitd_error *err);
+void service_end(service *s);
+
+/// The table; its handlers expect a service as their context.
+extern const http_route routes[];
+extern const size_t n_routes;
+
+/// POST /distribution (route_distribution.c).
+http_step handle_distribution(http_exchange *x);
+
+#endif

@@ -1,0 +1,355 @@
+/*
+ * sched.c: see sched.h.
+ *
+ * Guards. `mutex` guards every field of struct sched and of struct sched_job except those marked [worker], which only
+ * the worker touches, and [fixed], which are set before the job is seen by a second thread. The rows in `full` belong
+ * to the worker while `want` is WANT_ROWS and to the submitter otherwise. The worker gives the mutex away while the
+ * engine computes and while memory is freed; only the worker takes jobs out of the list and frees them, so it may use a
+ * job without the mutex.
+ */
+#include "sched.h"
+#include "limits.h"
+#include <pthread.h>
+
+enum phase { QUEUED, RUNNING, ENDED };
+enum want { WANT_NOTHING, WANT_ROWS, HAVE_ROWS, ROWS_FAILED };
+
+struct sched_job {
+    sched_job *next;
+    logitd_job *job;         // [fixed]
+    void (*wake)(void *arg); // [fixed]
+    void *arg;               // [fixed]
+    int64_t submitted_us;    // [fixed]
+    int64_t started_us;      // 0: not yet
+    enum phase phase;
+    bool canceled, released;
+    int64_t n_rows_seen; // [worker] rows that the submitter has been woken for
+    enum want want;
+    int iprompt, irow, n;    // the rows wanted or had
+    size_t row_values;       // [fixed] floats of one full row
+    float *full;             // [n][row_values], NULL until first wanted
+    logitd_error full_error; // of ROWS_FAILED
+};
+
+struct sched {
+    pthread_mutex_t mutex;
+    pthread_cond_t work;     // signalled whenever the worker may have something to do
+    pthread_cond_t advanced; // signalled when the worker has looked at every job
+    pthread_t worker;
+    logitd_engine *engine; // [worker], but for functions that logitd.h marks [any]
+    sched_job *jobs;       // every job that is not freed, oldest first
+    sched_job **jobs_end;
+    int max_jobs;
+    bool draining, stopping;
+    bool news; // something changed since the worker last looked: the condition of `work`
+    sched_stats stats;
+};
+
+static void signal_worker(sched *s) {
+    s->news = true;
+    pthread_cond_signal(&s->work);
+}
+
+// ----------------------------------------------------------------------------------------- the worker, lock held
+
+static void free_job(sched_job *j) {
+    mem_free(j->full);
+    logitd_job_free(j->job);
+    mem_free(j);
+}
+
+static void end_job(sched *s, sched_job *j) {
+    if (j->phase == RUNNING) s->stats.n_running--;
+    if (j->phase == QUEUED) s->stats.n_queued--;
+    j->phase = ENDED;
+    bool done = logitd_job_state(j->job) == LOGITD_DONE;
+    *(done ? &s->stats.n_done : j->canceled || j->released ? &s->stats.n_canceled : &s->stats.n_failed) += 1;
+    if (!j->released) j->wake(j->arg);
+}
+
+/// Moves one job as far as it goes without computing: into the engine, out of it, or to its end. False: it is to be
+/// freed.
+static bool advance_job(sched *s, sched_job *j) {
+    bool unwanted = j->canceled || j->released || s->stopping;
+    if (j->phase == QUEUED && !unwanted) {
+        logitd_error err; // a refusal shows in the job's state
+        j->started_us = clock_us();
+        j->phase = RUNNING;
+        s->stats.n_queued--;
+        s->stats.n_running++;
+        if (logitd_submit(s->engine, j->job, &err)) {
+            log_line(LOG_WARN, "the engine refused a job: %s", err.message);
+            unwanted = true;
+        }
+    }
+    if (j->phase != ENDED && unwanted) {
+        logitd_withdraw(s->engine, j->job);
+        end_job(s, j);
+    }
+    if (j->want == WANT_ROWS && unwanted) {
+        error_set(&j->full_error, LOGITD_ECANCELED, "the request was cancelled");
+        j->want = ROWS_FAILED;
+        if (!j->released) j->wake(j->arg);
+    }
+    return !j->released;
+}
+
+/// Advances every job. Released ones leave the list and are freed, without the mutex.
+static void advance_all(sched *s) {
+    sched_job *dead = NULL;
+    for (sched_job **at = &s->jobs; *at;) {
+        sched_job *j = *at;
+        if (advance_job(s, j)) {
+            at = &j->next;
+            continue;
+        }
+        *at = j->next;
+        if (!*at) s->jobs_end = at;
+        s->stats.n_held--;
+        j->next = dead;
+        dead = j;
+    }
+    if (!dead) return;
+    pthread_mutex_unlock(&s->mutex);
+    while (dead) {
+        sched_job *next = dead->next;
+        free_job(dead);
+        dead = next;
+    }
+    pthread_mutex_lock(&s->mutex);
+}
+
+/// Rows of a job that are ready, over its prompts.
+static int64_t rows_ready(const logitd_job *job) {
+    int64_t n = 0;
+    for (int i = 0; i < logitd_job_request(job)->n_prompts; i++) n += logitd_job_rows_ready(job, i);
+    return n;
+}
+
+/// After a step: wakes the submitters of jobs that got rows or ended.
+static void report_progress(sched *s) {
+    for (sched_job *j = s->jobs; j; j = j->next) {
+        if (j->phase != RUNNING) continue;
+        logitd_state state = logitd_job_state(j->job);
+        if (state == LOGITD_DONE || state == LOGITD_FAILED) {
+            end_job(s, j);
+            continue;
+        }
+        int64_t n = rows_ready(j->job);
+        if (n != j->n_rows_seen && !j->released) j->wake(j->arg);
+        j->n_rows_seen = n;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- the worker
+
+/// Makes the full rows that one job wants. Takes and gives the mutex around the engine.
+static void make_full_rows(sched *s, sched_job *j) {
+    pthread_mutex_unlock(&s->mutex);
+    logitd_status status = LOGITD_OK;
+    size_t rows_max = MIN((size_t)LIMIT_FULL_ROWS, MAX((size_t)1, LIMIT_FULL_BYTES / (j->row_values * sizeof(float))));
+    if (!j->full) j->full = mem_alloc(rows_max, j->row_values * sizeof(float));
+    int n = MIN((int)rows_max, logitd_job_rows_ready(j->job, j->iprompt) - j->irow);
+    ASSERT(n > 0);
+    if (j->full) {
+        status = logitd_project_rows(s->engine, j->job, j->iprompt, j->irow, n, j->full, &j->full_error);
+    } else {
+        status = error_set(&j->full_error, LOGITD_ENOMEM, "no memory for full rows; ask for fewer temperatures");
+    }
+    pthread_mutex_lock(&s->mutex);
+    j->n = n;
+    j->want = status ? ROWS_FAILED : HAVE_ROWS;
+    s->stats.n_full_rows += status ? 0 : (uint64_t)n;
+    if (!j->released) j->wake(j->arg);
+}
+
+/// One call for every reply that waits for full rows: steps go on in between, so nobody starves.
+static void serve_full_rows(sched *s) {
+    for (sched_job *j = s->jobs; j; j = j->next) { // appended to while the mutex is given away, never shortened
+        if (j->want == WANT_ROWS && !j->released && !j->canceled) make_full_rows(s, j);
+    }
+}
+
+static void *worker_main(void *arg) {
+    sched *s = arg;
+    pthread_mutex_lock(&s->mutex);
+    for (;;) {
+        while (!s->news) pthread_cond_wait(&s->work, &s->mutex);
+        s->news = false;
+        advance_all(s);
+        pthread_cond_broadcast(&s->advanced);
+        serve_full_rows(s);
+        if (s->stopping && !s->jobs) break;
+        if (s->stats.n_running == 0) continue;
+        pthread_mutex_unlock(&s->mutex);
+        int n_tokens = logitd_step(s->engine);
+        pthread_mutex_lock(&s->mutex);
+        s->stats.n_steps += n_tokens > 0;
+        s->stats.n_tokens += (uint64_t)n_tokens;
+        report_progress(s);
+        if (s->stats.n_running > 0) s->news = true;
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return NULL;
+}
+
+// ------------------------------------------------------------------------------------------------- other threads
+
+logitd_status sched_create(const sched_options *options, sched **out, logitd_error *err) {
+    *out = NULL;
+    sched *s = mem_alloc(1, sizeof *s);
+    if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the scheduler");
+    s->engine = options->engine;
+    s->max_jobs = options->max_jobs ? options->max_jobs : LIMIT_QUEUED_JOBS;
+    s->jobs_end = &s->jobs;
+    pthread_mutex_init(&s->mutex, NULL);
+    pthread_cond_init(&s->work, NULL);
+    pthread_cond_init(&s->advanced, NULL);
+    if (pthread_create(&s->worker, NULL, worker_main, s) != 0) {
+        pthread_cond_destroy(&s->advanced);
+        pthread_cond_destroy(&s->work);
+        pthread_mutex_destroy(&s->mutex);
+        mem_free(s);
+        return error_set(err, LOGITD_ENOMEM, "the system refused the worker thread");
+    }
+    *out = s;
+    return LOGITD_OK;
+}
+
+void sched_free(sched *s) {
+    if (!s) return;
+    pthread_mutex_lock(&s->mutex);
+    s->draining = s->stopping = true;
+    signal_worker(s);
+    pthread_mutex_unlock(&s->mutex);
+    pthread_join(s->worker, NULL);
+    pthread_cond_destroy(&s->advanced);
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->mutex);
+    mem_free(s);
+}
+
+/// Why a job cannot be accepted now, or NULL. Lock held.
+static const char *refusal(const sched *s) {
+    if (s->draining) return "the server is shutting down and takes no new requests";
+    return s->stats.n_held >= s->max_jobs ? "the queue is full; try again in a second" : NULL;
+}
+
+logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), void *arg, sched_job **out,
+                           logitd_error *err) {
+    const logitd_request *r = logitd_job_request(job);
+    sched_job *j = mem_alloc(1, sizeof *j);
+    *out = NULL;
+    if (!j) {
+        logitd_job_free(job);
+        return error_set(err, LOGITD_ENOMEM, "no memory for this request; try again later");
+    }
+    size_t n_value_rows = r->values == LOGITD_LOGIT ? 1 : (size_t)r->n_temperatures;
+    *j = (sched_job){.job = job,
+                     .wake = wake,
+                     .arg = arg,
+                     .submitted_us = clock_us(),
+                     .row_values = n_value_rows * (size_t)logitd_model(s->engine)->n_vocab};
+    pthread_mutex_lock(&s->mutex);
+    const char *why = refusal(s);
+    if (!why) {
+        *s->jobs_end = j;
+        s->jobs_end = &j->next;
+        s->stats.n_held++;
+        s->stats.n_queued++;
+        s->stats.n_accepted++;
+        *out = j;
+        signal_worker(s);
+    }
+    pthread_mutex_unlock(&s->mutex);
+    if (!why) return LOGITD_OK;
+    free_job(j);
+    return error_set(err, LOGITD_EBUSY, "%s", why);
+}
+
+void sched_release(sched *s, sched_job *job) {
+    pthread_mutex_lock(&s->mutex);
+    ASSERT(!job->released);
+    job->released = true;
+    signal_worker(s);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void sched_cancel(sched *s, sched_job *job) {
+    pthread_mutex_lock(&s->mutex);
+    job->canceled = true;
+    signal_worker(s);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+const logitd_job *sched_job_results(const sched_job *job) {
+    return job->job;
+}
+
+bool sched_job_ended(sched *s, sched_job *job) {
+    pthread_mutex_lock(&s->mutex);
+    bool ended = job->phase == ENDED;
+    pthread_mutex_unlock(&s->mutex);
+    return ended;
+}
+
+double sched_job_queue_ms(sched *s, sched_job *job) {
+    pthread_mutex_lock(&s->mutex);
+    int64_t waited_us = job->started_us ? job->started_us - job->submitted_us : 0;
+    pthread_mutex_unlock(&s->mutex);
+    return (double)waited_us / 1000;
+}
+
+logitd_status sched_full_row(sched *s, sched_job *job, int iprompt, int irow, const float **row, logitd_error *err) {
+    logitd_status status = LOGITD_OK;
+    *row = NULL;
+    pthread_mutex_lock(&s->mutex);
+    if (job->canceled || job->want == ROWS_FAILED) {
+        status = job->canceled ? error_set(err, LOGITD_ECANCELED, "the request was cancelled") : job->full_error.status;
+        if (!job->canceled && err) *err = job->full_error;
+    } else if (job->want == HAVE_ROWS && job->iprompt == iprompt && irow >= job->irow && irow < job->irow + job->n) {
+        *row = job->full + (size_t)(irow - job->irow) * job->row_values;
+    } else if (job->want != WANT_ROWS) {
+        job->iprompt = iprompt;
+        job->irow = irow;
+        job->want = WANT_ROWS;
+        signal_worker(s);
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return status;
+}
+
+void sched_drain(sched *s) {
+    pthread_mutex_lock(&s->mutex);
+    s->draining = true;
+    pthread_mutex_unlock(&s->mutex);
+}
+
+bool sched_draining(sched *s) {
+    pthread_mutex_lock(&s->mutex);
+    bool draining = s->draining;
+    pthread_mutex_unlock(&s->mutex);
+    return draining;
+}
+
+static bool any_waits_for_worker(const sched *s) {
+    const sched_job *j = s->jobs;
+    while (j && j->phase == ENDED && j->want != WANT_ROWS) j = j->next;
+    return j != NULL;
+}
+
+void sched_cancel_all(sched *s) {
+    pthread_mutex_lock(&s->mutex);
+    s->draining = true;
+    for (sched_job *j = s->jobs; j; j = j->next) j->canceled = true;
+    signal_worker(s);
+    while (any_waits_for_worker(s)) pthread_cond_wait(&s->advanced, &s->mutex);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+sched_stats sched_read_stats(sched *s) {
+    pthread_mutex_lock(&s->mutex);
+    sched_stats stats = s->stats;
+    pthread_mutex_unlock(&s->mutex);
+    return stats;
+}
