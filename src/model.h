@@ -7,21 +7,20 @@
 
 #include "backend.h"
 
-/// One architecture: what differs between families, as flags. Tensor names are GGUF's own.
+/// One architecture: what differs between families, as flags. Tensor names are GGUF's own. Biases are used where the
+/// file has them.
 typedef struct model_arch {
     const char *name;       // general.architecture, and the prefix of its keys
     bool rope_neox;         // pairs (i, i + n_rot/2), else (2i, 2i+1)
     bool layer_norm;        // mean and bias, else RMS norm
     bool learned_positions; // position_embd instead of RoPE
     bool fused_qkv;         // attn_qkv [(n_head + 2 n_head_kv) * head_dim, n_embd]
-    bool qkv_bias;          // biases are required
-    bool linear_bias;       // biases on every linear layer are required
     bool qk_norm;           // RMS norm of each head's query and key
     bool post_norm;         // norms after attention and after the feed-forward part, before the residual add
-    bool gated_ffn;         // down(act(gate) * up), else down(act(up))
+    bool plain_ffn;         // down(act(up)), else down(act(gate) * up)
     bool scale_embd;        // embeddings times sqrt(n_embd)
     int swa_period;         // > 0: of each swa_period layers the last sees everything, the others n_swa positions
-    double rope_base_swa;   // RoPE base of the sliding-window layers; 0: the same as the others
+    double rope_base_swa;   // RoPE base of the sliding-window layers; 0: no such layers
     activation act;
 } model_arch;
 
@@ -76,6 +75,8 @@ typedef struct model {
     uint64_t n_params;                           // elements of all tensors in the file
     // owned
     backend *backend;
+    backend_weight **weights; // [n_weights] all of the above, for freeing
+    int n_weights;
     arena memory;
 } model;
 

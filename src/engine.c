@@ -1,0 +1,510 @@
+/*
+ * engine.c: opens a model and works through jobs, one batch a step.
+ *
+ * A step: admit sequences (a prompt of a job gets its rows of the KV cache, in order of arrival), take tokens from the
+ * admitted ones until the batch is full (an even share for each job first, then whatever room is left), run the layers,
+ * and fold the asked positions into statistics. A prompt longer than the batch takes several steps; tokens after the
+ * last asked position are never run.
+ */
+#include "engine_impl.h"
+#include "limits.h"
+#include <math.h>
+#include <string.h>
+
+enum {
+    KV_PAGE = 16,          // tokens of a page of the KV cache; a sequence has consecutive pages
+    ADMIT_AHEAD = 2,       // batches of tokens that one job may hold in the cache while others wait
+    SHARE_MIN_TOKENS = 16, // smallest even share of a batch
+};
+
+struct logitd_engine {
+    gguf_file *file;
+    tokenizer *tok;
+    backend *backend;
+    model *model;
+    forward_state *forward;
+    logitd_model_info info;
+    arena strings; // of info
+    char sha256[65];
+
+    logitd_job *jobs; // submitted, oldest first
+    int n_steps;
+    uint8_t *kv_pages; // [n_kv_pages] 1: taken
+    int n_kv_pages;
+
+    // the batch being formed: [batch_tokens] each
+    int32_t *tokens, *positions, *rows;
+    batch_slice *slices;
+    prompt_state **slice_prompt;
+    logitd_job **slice_job;
+    project_row *project;
+    float *hidden; // [batch_tokens, n_embd] staging for project_rows
+    void *scratch; // sums and entries of the batch's rows, grown on demand
+    size_t scratch_bytes;
+
+    atomic_bool dead;
+    logitd_error death; // written once before dead is released
+};
+
+const char *logitd_version(void) { return LOGITD_VERSION; }
+const logitd_model_info *logitd_model(const logitd_engine *engine) { return &engine->info; }
+const struct tokenizer *logitd_tokenizer(const logitd_engine *engine) { return engine->tok; }
+
+bool logitd_healthy(const logitd_engine *engine, const char **why) {
+    if (!atomic_load_explicit(&engine->dead, memory_order_acquire)) return true;
+    if (why) *why = engine->death.message;
+    return false;
+}
+
+// -------------------------------------------------------------------------------------------------------- opening
+
+static const char *file_string(logitd_engine *e, const char *key) {
+    gguf_str s;
+    if (!gguf_string(e->file, key, &s)) return NULL;
+    char *copy = arena_alloc(&e->strings, s.len + 1, 1);
+    if (copy) memcpy(copy, s.data, s.len);
+    return copy;
+}
+
+static logitd_status open_backend(logitd_engine *e, const logitd_options *o, int batch_tokens, logitd_error *err) {
+    const char *name = o->backend ? o->backend : "auto";
+    if (strcmp(name, "cuda") == 0)
+        return error_set(err, LOGITD_EINVAL, "this build has no cuda backend; it offers cpu");
+    if (strcmp(name, "auto") != 0 && strcmp(name, "cpu") != 0)
+        return error_set(err, LOGITD_EINVAL, "there is no backend \"%s\"; this build offers auto and cpu", name);
+    if (o->n_threads < 0 || o->n_threads > LIMIT_THREADS)
+        return error_set(err, LOGITD_EINVAL, "threads is %d; from 1 to %d is allowed", o->n_threads, LIMIT_THREADS);
+    const backend_options options = {.precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads,
+                                     .max_rows = batch_tokens};
+    return cpu_backend_create(&options, &e->backend, err);
+}
+
+static void fill_info(logitd_engine *e) {
+    const model_hparams *hp = &e->model->hp;
+    logitd_model_info *info = &e->info;
+    const char *slash = strrchr(gguf_path(e->file), '/');
+    info->path = gguf_path(e->file);
+    info->name = file_string(e, "general.name");
+    if (!info->name) info->name = slash ? slash + 1 : gguf_path(e->file);
+    info->architecture = e->model->arch->name;
+    info->sha256 = e->sha256;
+    info->tokenizer = tokenizer_name(e->tok);
+    info->chat_template = file_string(e, "tokenizer.chat_template");
+    info->license = file_string(e, "general.license");
+    info->backend = e->backend->ops->name;
+    info->precision = e->backend->precision;
+    info->kernel = e->backend->kernel;
+    info->n_threads = e->backend->n_threads;
+    info->n_params = e->model->n_params;
+    info->n_vocab = hp->n_vocab;
+    info->n_ctx_train = hp->n_ctx;
+    info->n_embd = hp->n_embd;
+    info->n_layer = hp->n_layer;
+    info->n_head = hp->n_head;
+    info->n_head_kv = hp->n_head_kv;
+    info->head_dim = hp->head_dim;
+    info->n_ff = hp->n_ff;
+    info->bos_id = tokenizer_bos_id(e->tok);
+    info->eos_id = tokenizer_eos_id(e->tok);
+    info->add_bos = tokenizer_add_bos(e->tok);
+}
+
+/// Sizes from the options and the model, checked.
+static logitd_status plan_sizes(logitd_engine *e, const logitd_options *o, logitd_error *err) {
+    logitd_model_info *info = &e->info;
+    const int n_ctx_train = e->model->hp.n_ctx;
+    info->batch_tokens = o->batch_tokens ? o->batch_tokens : LIMIT_BATCH_TOKENS;
+    info->n_ctx = o->n_ctx ? o->n_ctx : MIN(n_ctx_train, LIMIT_CTX_TOKENS);
+    info->kv_tokens = o->kv_tokens ? o->kv_tokens : MAX(info->n_ctx, 4 * info->batch_tokens);
+    if (info->n_ctx < 1 || info->n_ctx > n_ctx_train)
+        return error_set(err, LOGITD_EINVAL, "the context is to be %d tokens; from 1 to %d is allowed with this model",
+                         info->n_ctx, n_ctx_train);
+    if (info->kv_tokens < info->n_ctx)
+        return error_set(err, LOGITD_EINVAL, "the KV cache is to hold %d tokens; it must hold one context of %d",
+                         info->kv_tokens, info->n_ctx);
+    return LOGITD_OK;
+}
+
+static bool allocate(logitd_engine *e) {
+    const size_t n = (size_t)e->info.batch_tokens;
+    e->n_kv_pages = (e->info.kv_tokens + KV_PAGE - 1) / KV_PAGE;
+    return (e->forward = forward_create(e->model, e->info.batch_tokens, e->n_kv_pages * KV_PAGE)) &&
+           (e->kv_pages = mem_alloc((size_t)e->n_kv_pages, 1)) && (e->tokens = mem_alloc(n, sizeof(int32_t))) &&
+           (e->positions = mem_alloc(n, sizeof(int32_t))) && (e->rows = mem_alloc(n, sizeof(int32_t))) &&
+           (e->slices = mem_alloc(n, sizeof(batch_slice))) &&
+           (e->slice_prompt = mem_alloc(n, sizeof(prompt_state *))) &&
+           (e->slice_job = mem_alloc(n, sizeof(logitd_job *))) &&
+           (e->project = mem_alloc(n, sizeof(project_row))) &&
+           (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));
+}
+
+static void report(const logitd_options *o, const char *what, double fraction) {
+    if (o->progress) o->progress(o->progress_arg, what, fraction);
+}
+
+logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_error *err) {
+    *out = NULL;
+    if (o->batch_tokens < 0 || o->batch_tokens > LIMIT_CTX_TOKENS || o->n_ctx < 0 || o->kv_tokens < 0)
+        return error_set(err, LOGITD_EINVAL, "batch tokens, context and KV tokens must be positive, a batch at most %d",
+                         LIMIT_CTX_TOKENS);
+    logitd_engine *e = mem_alloc(1, sizeof *e);
+    if (!e) return error_set(err, LOGITD_ENOMEM, "there is no memory for the engine");
+    report(o, "reading the model", 0.0);
+    logitd_status status = gguf_open(o->model_path, &e->file, err);
+    if (status) goto fail;
+    status = open_backend(e, o, o->batch_tokens ? o->batch_tokens : LIMIT_BATCH_TOKENS, err);
+    if (!status) status = model_load(e->file, e->backend, &e->model, err);
+    if (status) goto fail;
+    report(o, "reading the vocabulary", 0.3);
+    status = tokenizer_create(e->file, &e->tok, err);
+    if (!status && tokenizer_n_vocab(e->tok) != e->model->hp.n_vocab)
+        status = error_set(err, LOGITD_EFORMAT, "%s: the tokenizer has %d tokens and the embeddings %d", o->model_path,
+                           tokenizer_n_vocab(e->tok), e->model->hp.n_vocab);
+    if (status) goto fail;
+    fill_info(e);
+    status = plan_sizes(e, o, err);
+    if (status) goto fail;
+    if (!allocate(e)) {
+        status = error_set(err, LOGITD_ENOMEM,
+                           "there is no memory for the working buffers and a KV cache of %d tokens; make --kv-tokens or "
+                           "--ctx smaller",
+                           e->info.kv_tokens);
+        goto fail;
+    }
+    report(o, "hashing the file", 0.6);
+    const void *data = gguf_data(e->file, &e->info.file_bytes);
+    sha256_hex(data, e->info.file_bytes, e->sha256);
+    report(o, "ready", 1.0);
+    *out = e;
+    return LOGITD_OK;
+fail:
+    logitd_close(e);
+    return status;
+}
+
+void logitd_close(logitd_engine *e) {
+    if (!e) return;
+    const logitd_error error = {.status = LOGITD_ECANCELED, .message = "the engine was closed"};
+    for (logitd_job *job = e->jobs; job; job = job->next) job_fail(job, &error);
+    forward_free(e->forward);
+    model_free(e->model);
+    if (e->backend) e->backend->ops->destroy(e->backend);
+    tokenizer_free(e->tok);
+    gguf_close(e->file);
+    arena_free(&e->strings);
+    void *all[] = {e->kv_pages, e->tokens,  e->positions, e->rows,    e->slices, e->slice_prompt,
+                   e->slice_job, e->project, e->hidden,    e->scratch, e};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) mem_free(all[i]);
+}
+
+// --------------------------------------------------------------------------------------------------- the work list
+
+logitd_status logitd_submit(logitd_engine *e, logitd_job *job, logitd_error *err) {
+    ASSERT(logitd_job_state(job) == LOGITD_NEW);
+    const char *why;
+    if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
+    atomic_store_explicit(&job->state, LOGITD_RUNNING, memory_order_release);
+    logitd_job **end = &e->jobs;
+    while (*end) end = &(*end)->next;
+    *end = job;
+    job->next = NULL;
+    return LOGITD_OK;
+}
+
+static void kv_release(logitd_engine *e, prompt_state *p) {
+    if (p->n_kv == 0) return;
+    memset(e->kv_pages + p->kv_first / KV_PAGE, 0, (size_t)(p->n_kv / KV_PAGE));
+    p->n_kv = 0;
+}
+
+/// First fit. False: no run of free pages is long enough.
+static bool kv_take(logitd_engine *e, prompt_state *p) {
+    const int n = (p->n_needed + KV_PAGE - 1) / KV_PAGE;
+    for (int first = 0, run = 0; first + run < e->n_kv_pages;) {
+        if (e->kv_pages[first + run]) {
+            first += run + 1;
+            run = 0;
+        } else if (++run == n) {
+            memset(e->kv_pages + first, 1, (size_t)n);
+            p->kv_first = first * KV_PAGE;
+            p->n_kv = n * KV_PAGE;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void unlink_job(logitd_engine *e, logitd_job *job) {
+    for (logitd_job **at = &e->jobs; *at; at = &(*at)->next)
+        if (*at == job) {
+            *at = job->next;
+            break;
+        }
+    for (int i = 0; i < job->request.n_prompts; i++) kv_release(e, &job->prompts[i]);
+}
+
+void logitd_withdraw(logitd_engine *e, logitd_job *job) {
+    if (logitd_job_state(job) != LOGITD_RUNNING) return;
+    unlink_job(e, job);
+    const logitd_error error = {.status = LOGITD_ECANCELED, .message = "the request was cancelled"};
+    job_fail(job, &error);
+}
+
+/// Ends a job that cannot go on. The caller no longer follows job->next.
+static void end_job(logitd_engine *e, logitd_job *job, const logitd_error *error) {
+    unlink_job(e, job);
+    job_fail(job, error);
+}
+
+// ------------------------------------------------------------------------------------------------- forming a batch
+
+/// Gives cache rows to sequences in order of arrival. The first that does not fit waits, and all after it too: a long
+/// prompt is not overtaken for ever. One job holds no more than it can use soon.
+static void admit(logitd_engine *e) {
+    for (logitd_job *job = e->jobs; job; job = job->next) {
+        int ahead = 0;
+        for (int i = 0; i < job->request.n_prompts && ahead < ADMIT_AHEAD * e->info.batch_tokens; i++) {
+            prompt_state *p = &job->prompts[i];
+            if (p->n_done == p->n_needed) continue;
+            if (p->n_kv == 0 && !kv_take(e, p)) return;
+            ahead += p->n_needed - p->n_done;
+        }
+    }
+}
+
+/// Takes up to `limit` tokens of a job's admitted prompts; returns how many.
+static int take_tokens(logitd_job *job, int limit) {
+    int taken = 0;
+    for (int i = 0; i < job->request.n_prompts && taken < limit; i++) {
+        prompt_state *p = &job->prompts[i];
+        if (p->n_kv == 0) continue;
+        const int n = MIN(p->n_needed - p->n_done - p->n_take, limit - taken);
+        p->n_take += n;
+        taken += n;
+    }
+    return taken;
+}
+
+static void share_out(logitd_engine *e) {
+    int n_jobs = 0, room = e->info.batch_tokens, i = 0;
+    for (logitd_job *job = e->jobs; job; job = job->next) n_jobs++;
+    if (n_jobs == 0) return;
+    const int share = MAX(room / n_jobs, SHARE_MIN_TOKENS);
+    // With more jobs than shares, a different job is first at each step.
+    const int first = e->n_steps++ % n_jobs;
+    for (logitd_job *job = e->jobs; job; job = job->next)
+        if (i++ >= first) room -= take_tokens(job, MIN(share, room));
+    for (logitd_job *job = e->jobs; job; job = job->next) room -= take_tokens(job, room);
+}
+
+static token_batch form_batch(logitd_engine *e) {
+    token_batch batch = {.tokens = e->tokens, .positions = e->positions, .slices = e->slices};
+    admit(e);
+    share_out(e);
+    for (logitd_job *job = e->jobs; job; job = job->next)
+        for (int i = 0; i < job->request.n_prompts; i++) {
+            prompt_state *p = &job->prompts[i];
+            if (p->n_take == 0) continue;
+            e->slice_prompt[batch.n_slices] = p;
+            e->slice_job[batch.n_slices] = job;
+            e->slices[batch.n_slices++] = (batch_slice){.first_row = batch.n_tokens, .n = p->n_take,
+                                                        .first_pos = p->n_done, .kv_first = p->kv_first};
+            for (int k = 0; k < p->n_take; k++) {
+                e->tokens[batch.n_tokens] = p->tokens[p->n_done + k];
+                e->positions[batch.n_tokens++] = p->n_done + k;
+            }
+            p->n_take = 0;
+        }
+    return batch;
+}
+
+// ------------------------------------------------------------------------------------------------------ one step
+
+/// Asked positions of a slice: rows n_rows_done … of its prompt. Returns how many lie in it.
+static int rows_in_slice(const prompt_state *p, const batch_slice *slice) {
+    int n = 0;
+    while (p->n_rows_done + n < p->n_rows && p->row_position[p->n_rows_done + n] < slice->first_pos + slice->n) n++;
+    return n;
+}
+
+/// Bytes of project_stats's results for one row of a job.
+static size_t row_scratch_bytes(const logitd_job *job) {
+    return (size_t)job->request.n_temperatures * 3 * sizeof(double) +
+           (size_t)job->n_top * (sizeof(int32_t) + sizeof(float)) + (size_t)job->request.n_token_ids * sizeof(float) +
+           sizeof(double); // so that each row's doubles are aligned
+}
+
+static bool grow_scratch(logitd_engine *e, size_t bytes) {
+    if (e->scratch_bytes >= bytes) return true;
+    mem_free(e->scratch);
+    e->scratch = mem_alloc(bytes, 1);
+    e->scratch_bytes = e->scratch ? bytes : 0;
+    return e->scratch != NULL;
+}
+
+/// Lists the asked rows of the batch in e->rows and e->project. Returns their number, -1: no memory.
+static int plan_rows(logitd_engine *e, const token_batch *batch) {
+    size_t bytes = 0;
+    int n = 0;
+    for (int s = 0; s < batch->n_slices; s++)
+        bytes += (size_t)rows_in_slice(e->slice_prompt[s], &e->slices[s]) * row_scratch_bytes(e->slice_job[s]);
+    if (!grow_scratch(e, bytes)) return -1;
+    uint8_t *at = e->scratch;
+    for (int s = 0; s < batch->n_slices; s++) {
+        const prompt_state *p = e->slice_prompt[s];
+        const logitd_job *job = e->slice_job[s];
+        const int n_rows = rows_in_slice(p, &e->slices[s]), T = job->request.n_temperatures;
+        for (int i = 0; i < n_rows; i++) {
+            const int position = p->row_position[p->n_rows_done + i];
+            project_row *row = &e->project[n];
+            double *sums = (double *)(void *)at;
+            float *logits = (float *)(sums + (ptrdiff_t)3 * T);
+            *row = (project_row){.target_id = position + 1 < p->n_tokens ? p->tokens[position + 1] : -1,
+                                 .n_temperatures = T, .temperatures = job->request.temperatures, .top_n = job->n_top,
+                                 .n_listed = job->request.n_token_ids, .listed_ids = job->request.token_ids,
+                                 .sum_e = sums, .sum_xe = sums + T, .sum_xxe = sums + (ptrdiff_t)2 * T,
+                                 .top_logit = logits, .top_id = (int32_t *)(logits + job->n_top),
+                                 .listed_logit = logits + (ptrdiff_t)2 * job->n_top};
+            e->rows[n++] = e->slices[s].first_row + position - e->slices[s].first_pos;
+            at += row_scratch_bytes(job) / sizeof(double) * sizeof(double);
+        }
+    }
+    return n;
+}
+
+/// Moves the results of a slice's rows into its job. False: the numbers are not finite.
+static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slice, int first_row, int n_rows) {
+    prompt_state *p = e->slice_prompt[slice];
+    logitd_job *job = e->slice_job[slice];
+    for (int i = 0; i < n_rows; i++)
+        if (!job_store_row(job, p, p->n_rows_done + i, &e->project[first_row + i])) return false;
+    if (p->hidden && n_rows > 0) {
+        int32_t *rows = e->rows; // no longer needed as rows of the batch
+        for (int i = 0; i < n_rows; i++) rows[i] = first_row + i;
+        e->backend->ops->buffer_read(e->backend, hidden, rows, n_rows,
+                                     p->hidden + (ptrdiff_t)p->n_rows_done * e->info.n_embd);
+    }
+    p->n_rows_done += n_rows;
+    return true;
+}
+
+/// Forward pass and statistics of a formed batch. Results are stored but not yet published.
+static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logitd_error *err) {
+    const backend_ops *op = e->backend->ops;
+    const backend_buffer *x = forward_batch(e->forward, batch), *hidden = NULL;
+    const int n_rows = plan_rows(e, batch);
+    if (n_rows < 0) return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of a batch");
+    if (n_rows > 0) {
+        hidden = forward_final_norm(e->forward, x, e->rows, n_rows);
+        const logitd_status status = op->project_stats(e->backend, hidden, e->model->output, e->model->output_b,
+                                                       e->model->hp.logit_softcap, n_rows, e->project, err);
+        if (status) return status;
+    }
+    const logitd_status status = op->finish(e->backend, err);
+    if (status) return status;
+    for (int s = 0, row = 0; s < batch->n_slices; s++) {
+        const int n = rows_in_slice(e->slice_prompt[s], &e->slices[s]);
+        e->slice_prompt[s]->n_done += e->slices[s].n;
+        if (!store_slice(e, hidden, s, row, n) && e->slice_job[s]->error.status == LOGITD_OK)
+            error_set(&e->slice_job[s]->error, LOGITD_EBACKEND,
+                      "the model's weights gave logits that are not finite numbers, among positions %d to %d",
+                      e->slices[s].first_pos, e->slices[s].first_pos + e->slices[s].n - 1);
+        row += n;
+    }
+    return LOGITD_OK;
+}
+
+/// Publishes what a batch brought, and lets go of jobs that ended. `error`: the whole batch failed.
+static void conclude(logitd_engine *e, const token_batch *batch, double ms, const logitd_error *error) {
+    for (int s = 0; s < batch->n_slices; s++) {
+        logitd_job *job = e->slice_job[s];
+        if (s > 0 && job == e->slice_job[s - 1]) continue; // a job's slices follow each other
+        const double before = atomic_load_explicit(&job->compute_ms, memory_order_relaxed);
+        atomic_store_explicit(&job->compute_ms, before + ms, memory_order_relaxed);
+        if (error || job->error.status) {
+            const logitd_error why = error ? *error : job->error;
+            end_job(e, job, &why);
+            continue;
+        }
+        for (int i = 0; i < job->request.n_prompts; i++)
+            if (job->prompts[i].n_done == job->prompts[i].n_needed) kv_release(e, &job->prompts[i]);
+        // Unlinked before DONE is published: from then on the job's owner may free it.
+        bool done = true;
+        for (int i = 0; i < job->request.n_prompts; i++)
+            done = done && job->prompts[i].n_rows_done == job->prompts[i].n_rows;
+        if (done) unlink_job(e, job);
+        job_publish(job);
+    }
+}
+
+/// Jobs that ask for no position at all are done without a batch.
+static void publish_empty(logitd_engine *e) {
+    for (logitd_job *job = e->jobs, *next; job; job = next) {
+        next = job->next;
+        int n_needed = 0;
+        for (int i = 0; i < job->request.n_prompts; i++) n_needed += job->prompts[i].n_needed;
+        if (n_needed > 0) continue;
+        unlink_job(e, job);
+        job_publish(job);
+    }
+}
+
+int logitd_step(logitd_engine *e) {
+    publish_empty(e);
+    const int64_t start = clock_us();
+    const token_batch batch = form_batch(e);
+    if (batch.n_tokens == 0) return 0;
+    logitd_error error = {0};
+    const logitd_status status = run_batch(e, &batch, &error);
+    if (status == LOGITD_EBACKEND) {
+        e->death = error;
+        atomic_store_explicit(&e->dead, true, memory_order_release); // after `death`: readers see the sentence
+    }
+    conclude(e, &batch, (double)(clock_us() - start) / 1000.0, status ? &error : NULL);
+    return batch.n_tokens;
+}
+
+// ------------------------------------------------------------------------------------------------------ full rows
+
+/// Turns one row of logits into T rows of values. The logits may be the last of the T rows: each is read before the
+/// values of its column are written.
+static void expand_row(const logitd_job *job, const prompt_state *p, int irow, const float *logits, float *out) {
+    const int T = job->request.n_temperatures;
+    const double max = (double)p->max[irow], *log_sum = p->log_sum + (ptrdiff_t)irow * T;
+    double inv_t[LIMIT_TEMPERATURES];
+    for (int t = 0; t < T; t++) inv_t[t] = 1.0 / job->request.temperatures[t];
+    const bool prob = job->request.values == LOGITD_PROB;
+    for (ptrdiff_t v = 0; v < job->n_vocab; v++) {
+        const double logit = (double)logits[v];
+        for (int t = 0; t < T; t++) {
+            const double logprob = job_logprob(logit, max, inv_t[t], log_sum[t]);
+            out[t * (ptrdiff_t)job->n_vocab + v] = (float)(prob ? exp(logprob) : MIN(logprob, 0.0));
+        }
+    }
+}
+
+logitd_status logitd_project_rows(logitd_engine *e, const logitd_job *job, int iprompt, int irow, int n, float *out,
+                                  logitd_error *err) {
+    const prompt_state *p = &job->prompts[iprompt];
+    const char *why;
+    ASSERT(job->request.full && irow >= 0 && irow + n <= logitd_job_rows_ready(job, iprompt));
+    if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
+    const ptrdiff_t V = job->n_vocab, T = job->request.values == LOGITD_LOGIT ? 1 : job->request.n_temperatures;
+    for (int done = 0; done < n;) {
+        const int chunk = MIN(n - done, e->info.batch_tokens);
+        for (int i = 0; i < chunk; i++)
+            memcpy(e->hidden + (ptrdiff_t)i * e->info.n_embd,
+                   p->hidden + (ptrdiff_t)p->slot[irow + done + i] * e->info.n_embd,
+                   (size_t)e->info.n_embd * sizeof(float));
+        const backend_buffer *hidden = forward_restore_hidden(e->forward, e->hidden, chunk);
+        float *values = out + done * T * V, *logits = values + chunk * (T - 1) * V; // the last `chunk` rows
+        const logitd_status status = e->backend->ops->project_logits(e->backend, hidden, e->model->output,
+                                                                     e->model->output_b, e->model->hp.logit_softcap,
+                                                                     chunk, logits, err);
+        if (status) return status;
+        for (int i = 0; i < chunk && job->request.values != LOGITD_LOGIT; i++)
+            expand_row(job, p, p->slot[irow + done + i], logits + i * V, values + i * T * V);
+        done += chunk;
+    }
+    return LOGITD_OK;
+}

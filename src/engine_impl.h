@@ -1,0 +1,65 @@
+/*
+ * engine_impl.h: what job.c (a request's results) and engine.c (the work) share.
+ *
+ * Who touches what. A job is written by the worker alone once it is submitted; other threads read rows below the
+ * published `rows_ready` of a prompt, and `state`. Both are atomics stored with release after the rows were written.
+ */
+#ifndef ENGINE_IMPL_H
+#define ENGINE_IMPL_H
+
+#include "model.h"
+#include "tokenizer.h"
+#include <stdatomic.h>
+
+/// One prompt of a job and the results of its positions. Rows are kept for each distinct position, ascending; the
+/// request's own order and duplicates are `slot`.
+typedef struct prompt_state {
+    const int32_t *tokens; // [n_tokens]
+    int n_tokens;
+    const int32_t *positions; // [n_positions] as asked
+    const int32_t *slot;      // [n_positions] row of each asked position
+    int n_positions;
+    const int32_t *row_position; // [n_rows] distinct positions, ascending
+    int n_rows;
+    int n_needed; // tokens to run: one past the last asked position; 0: none asked
+    // results; T, N, K as in logitd.h
+    float *logsumexp, *entropy, *varentropy, *next_logprob; // [n_rows][T]
+    int32_t *next_rank;                                     // [n_rows]
+    int32_t *top_id;                                        // [n_rows][N]
+    float *top_value;                                       // [n_rows][T][N] or [n_rows][N]
+    float *listed_value;                                    // [n_rows][T][K] or [n_rows][K]
+    float *max;                                             // [n_rows] largest logit
+    double *log_sum;                                        // [n_rows][T] log of the sum of exp x
+    float *hidden;                                          // [n_rows][n_embd] after the final norm, if `full`
+    // progress, the worker's
+    int n_done;         // tokens run
+    int n_rows_done;    // rows filled in
+    int n_take;         // tokens of the batch being formed
+    int kv_first, n_kv; // its rows of the KV cache; n_kv 0: none
+    // published
+    atomic_int rows_ready; // asked positions whose rows are there, counted from the first
+} prompt_state;
+
+struct logitd_job {
+    logitd_request request; // a copy, in memory
+    prompt_state *prompts;  // [n_prompts]
+    int n_vocab, n_embd;
+    int n_top; // min(top_n, n_vocab)
+    arena memory;
+    logitd_error error;   // valid once state is FAILED
+    _Atomic double compute_ms;
+    atomic_int state;     // logitd_state
+    logitd_job *next;     // the engine's list, the worker's
+};
+
+/// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.
+static inline double job_logprob(double logit, double max, double inv_temperature, double log_sum) {
+    return (logit - max) * inv_temperature - log_sum;
+}
+/// Turns what project_stats gave into the row's results. False where the logits are not finite numbers.
+bool job_store_row(logitd_job *job, prompt_state *prompt, int irow, const project_row *row);
+/// Publishes the asked positions that are done, and DONE with the last of all.
+void job_publish(logitd_job *job);
+void job_fail(logitd_job *job, const logitd_error *error);
+
+#endif
