@@ -1,11 +1,11 @@
 /*
  * cmd_score.c: logitd score. One text through the engine in this thread, without a server: options, the text, the steps
- * with a progress bar, and the reply as JSON or ndjson (the server's own encoder) or as a table (score_table.c).
+ * with a progress bar, and the reply as JSON or ndjson (the server's own encoder) or as a table (cmd_score_table.c).
  */
+#include "cmd_score_table.h"
 #include "commands.h"
 #include "enc_json.h"
 #include "limits.h"
-#include "score_table.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>

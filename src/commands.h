@@ -12,7 +12,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_score(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 
-// ------------------------------------------------------------------ options that serve and score share (options.c)
+// ------------------------------------------------------------------ options that serve and score share (cmd_options.c)
 
 /// Long options of the engine, for getopt_long: val is one of OPTION_*. options_engine reads them.
 #define ENGINE_OPTIONS                                                                                                 \

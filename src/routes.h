@@ -24,7 +24,7 @@ void service_end(service *s);
 extern const http_route routes[];
 extern const size_t n_routes;
 
-/// POST /distribution (route_distribution.c).
+/// POST /distribution (routes_distribution.c).
 http_step handle_distribution(http_exchange *x);
 
 #endif

@@ -1,4 +1,4 @@
-// options.c: command-line options that several subcommands share; see commands.h.
+// cmd_options.c: command-line options that several subcommands share; see commands.h.
 #include "commands.h"
 #include "limits.h"
 #include <errno.h>

@@ -1,6 +1,7 @@
 /*
- * route_distribution.c: POST /distribution. Reads the request, hands the job to the scheduler, sleeps until the encoder
- * can begin, and replies: whole with a Content-Length when the reply is short and everything is there, else streamed.
+ * routes_distribution.c: POST /distribution. Reads the request, hands the job to the scheduler, sleeps until the
+ * encoder can begin, and replies: whole with a Content-Length when the reply is short and everything is there, else
+ * streamed.
  *
  * State of an exchange: a dist_reply, made by the first call of the handler and freed by finish, which also releases
  * the job, whatever state it is in.

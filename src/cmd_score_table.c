@@ -1,5 +1,5 @@
-// score_table.c: see score_table.h.
-#include "score_table.h"
+// cmd_score_table.c: see cmd_score_table.h.
+#include "cmd_score_table.h"
 #include <math.h>
 #include <string.h>
 
