@@ -11,9 +11,6 @@
 #    include <arm_neon.h>
 #endif
 
-// Vector types wider than the registers of this build never cross a real call.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 typedef float vf __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef double vd __attribute__((vector_size(8 * CPU_LANES), may_alias));
