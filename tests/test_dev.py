@@ -3,9 +3,12 @@
 Each run of ./dev here has an empty home and a PATH of the test's own making, so nothing is installed or fetched.
 """
 
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
+import time
 
 import check_includes
 import pytest
@@ -121,6 +124,22 @@ def test_no_network_is_one_sentence(env, checkout, bin_folder):
     sentence = one_sentence(dev("build", env=env, dev=checkout))
     assert sentence.startswith("installing build tools failed: no network, the server cannot be reached (log: ")
     assert "apt.log" in sentence
+
+
+def test_ctrl_c_is_told_on_stderr_and_not_in_the_log(env, checkout, bin_folder):
+    script(bin_folder / "sudo", 'shift; exec "$@"')
+    script(bin_folder / "dpkg", "exit 0")
+    script(bin_folder / "cp", "exit 0")
+    script(bin_folder / "apt-get", "touch started; exec sleep 30")
+    folder = pathlib.Path(checkout).parent
+    process = subprocess.Popen(
+        [checkout, "build"], env=env, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (folder / "started").exists():
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.communicate(timeout=20)[1].splitlines()[-1] == "logitd: stopped; run it again to go on"
+    assert process.returncode == 130
 
 
 def test_a_full_disk_is_one_sentence(env, checkout, bin_folder):
