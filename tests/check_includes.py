@@ -23,7 +23,7 @@ LAYERS = [
     ("kernels", ["cuda/*.h", "cuda/*.cu", "cuda/*.cuh"], []),
     ("cuda", ["src/cuda/*"], ["api", "base", "format", "backend", "kernels"]),
     ("model", ["src/model*.[ch]"], ["api", "base", "format", "backend"]),
-    ("engine", ["src/engine*.[ch]"], ["api", "base", "format", "tokenizer", "backend", "cpu", "cuda", "model"]),
+    ("engine", ["src/engine*.[ch]", "src/job*.[ch]"], ["api", "base", "format", "tokenizer", "backend", "cpu", "cuda", "model"]),
     ("sched", ["src/sched.[ch]"], ["api", "base"]),
     (
         "server",
@@ -31,7 +31,7 @@ LAYERS = [
         + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float_text.*"],
         ["api", "base", "tokenizer", "sched"],
     ),
-    ("main", ["src/main.c", "src/cmd_*.[ch]"], ["api", "base", "format", "tokenizer", "sched", "server"]),
+    ("main", ["src/main.c", "src/commands.h", "src/cmd_*.[ch]"], ["api", "base", "format", "tokenizer", "sched", "server"]),
 ]
 
 # Headers of others, and the only files that may include them.
@@ -39,7 +39,7 @@ ONLY = [
     ("microhttpd.h", ["src/http_server.c"]),
     ("cjson/*", ["src/json_read.c"]),
     ("sys/mman.h", ["src/gguf.c"]),
-    ("pcre2.h", ["src/tok_bpe.c"]),
+    ("pcre2.h", ["src/tok_pre.c"]),
     ("nettle/*", ["src/util.c"]),
     ("*intrin.h", ["src/cpu/*", "src/quant_blocks.h"]),
     ("arm_neon.h", ["src/cpu/*", "src/quant_blocks.h"]),
