@@ -3,8 +3,8 @@
  * starts as single bytes; of all neighbours that the list of merges names, those that stand first in it are merged
  * first.
  *
- * Token texts spell a byte as a printable character (GPT-2's table: a space is Ġ). Here tokens are kept as bytes. A byte
- * that has no token (in SmolLM2 six control characters and the lead bytes of planes 4 to 11) is left out, as in
+ * Token texts spell a byte as a printable character (GPT-2's table: a space is Ġ). Here tokens are kept as bytes. A
+ * byte that has no token (in SmolLM2 six control characters and the lead bytes of planes 4 to 11) is left out, as in
  * llama.cpp and in the models' own tokenizers.
  */
 #include "limits.h"
@@ -185,7 +185,7 @@ static logitd_status encode_word(const tokenizer *t, tok_work *w, const uint8_t 
 static void set_offsets(const tokenizer *t, tok_work *w, size_t first, uint32_t at) {
     for (size_t i = first; i < w->out->n; i++) {
         token_bytes token = tokenizer_bytes(t, w->out->ids[i]);
-        while (memcmp(w->text + at, token.data, token.len) != 0) at++;
+        while (!tok_equal(w->text + at, token.data, token.len)) at++;
         w->out->offsets[i] = at;
         at += (uint32_t)token.len;
     }

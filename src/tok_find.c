@@ -24,7 +24,7 @@ static tok_slot *find_slot(const tokenizer *t, const uint8_t *bytes, size_t n, u
         if (!slot->id_plus_1) return slot;
         if (slot->tag != tag) continue;
         int32_t id = slot->id_plus_1 - 1;
-        if (tok_len(t, id) == n && memcmp(t->bytes + t->starts[id], bytes, n) == 0) return slot;
+        if (tok_len(t, id) == n && tok_equal(t->bytes + t->starts[id], bytes, n)) return slot;
     }
 }
 
@@ -36,6 +36,10 @@ int32_t tok_table_add(tokenizer *t, int32_t id) {
     if (slot->id_plus_1) return slot->id_plus_1 - 1;
     *slot = (tok_slot){.tag = (uint32_t)(hash >> 32), .id_plus_1 = id + 1};
     t->longest_merged = MAX(t->longest_merged, n);
+    for (size_t i = 1; i < n; i++) {
+        unsigned bit = (unsigned)bytes[i - 1] << 8 | bytes[i];
+        t->joined[bit >> 6] |= (uint64_t)1 << (bit & 63);
+    }
     return -1;
 }
 

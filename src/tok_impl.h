@@ -84,6 +84,7 @@ struct tokenizer {
     size_t slot_mask;
     size_t longest_merged; // bytes of the longest of those
     size_t longest;        // bytes of the longest token
+    uint64_t joined[1024]; // bit a << 8 | b: one of those has byte b after byte a. Elsewhere no merge can pass
     int32_t byte_ids[256]; // the token of a byte alone; -1: none
     tok_trie special;      // names of user-defined, control and unknown tokens
     int bos_id, eos_id;    // -1: none
@@ -135,17 +136,49 @@ bool tok_grow(void **array, size_t *cap, size_t need, size_t size);
 
 // ------------------------------------------------------------------------------------------------------ tok_find.c
 
-static inline uint64_t tok_hash(const uint8_t *p, size_t n) {
-    uint64_t h = n * 0x9E3779B97F4A7C15u, part;
-    for (; n >= 8; p += 8, n -= 8) {
-        memcpy(&part, p, 8);
-        h = (h ^ part) * 0xD6E8FEB86659FD93u;
-        h ^= h >> 32;
-    }
-    part = 0;
-    for (size_t i = 0; i < n; i++) part = part << 8 | p[i];
+static inline uint64_t tok_hash_mix(uint64_t h, uint64_t part) {
     h = (h ^ part) * 0xD6E8FEB86659FD93u;
-    return h ^ h >> 29;
+    return h ^ h >> 32;
+}
+
+static inline uint64_t tok_hash(const uint8_t *p, size_t n) {
+    uint64_t h = n * 0x9E3779B97F4A7C15u, part = 0;
+    if (n >= 8) {
+        for (size_t i = 0; i < n - 8; i += 8) {
+            memcpy(&part, p + i, 8);
+            h = tok_hash_mix(h, part);
+        }
+        memcpy(&part, p + n - 8, 8); // the last part may overlap the one before
+    } else if (n >= 4) {
+        uint32_t head, tail;
+        memcpy(&head, p, 4);
+        memcpy(&tail, p + n - 4, 4);
+        part = (uint64_t)head << 32 | tail;
+    } else if (n > 0) {
+        part = (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
+    }
+    h = tok_hash_mix(h, part);
+    return tok_hash_mix(h, h >> 29);
+}
+
+/// memcmp(a, b, n) == 0, for short n without a call.
+static inline bool tok_equal(const uint8_t *a, const uint8_t *b, size_t n) {
+    if (n > 16) return memcmp(a, b, n) == 0;
+    uint64_t a_head = 0, a_tail = 0, b_head = 0, b_tail = 0;
+    if (n >= 8) {
+        memcpy(&a_head, a, 8), memcpy(&a_tail, a + n - 8, 8);
+        memcpy(&b_head, b, 8), memcpy(&b_tail, b + n - 8, 8);
+        return a_head == b_head && a_tail == b_tail;
+    }
+    if (n >= 4) {
+        memcpy(&a_head, a, 4), memcpy(&a_tail, a + n - 4, 4);
+        memcpy(&b_head, b, 4), memcpy(&b_tail, b + n - 4, 4);
+        return a_head == b_head && a_tail == b_tail;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (a[i] != b[i]) return false;
+    }
+    return true;
 }
 
 static inline void tok_heap_push(tok_heap *heap, uint64_t key) {

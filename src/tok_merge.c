@@ -62,7 +62,7 @@ logitd_status tok_encode_word(const tokenizer *t, tok_work *w, const uint8_t *wo
     if (!w->words) cache_create(w);
     if (!w->words) return encode(t, w, word, n);
     word_slot *slot = &w->words[tok_hash(word, n) & w->word_mask];
-    if (slot->len == n && memcmp(slot->word, word, n) == 0) {
+    if (slot->len == n && tok_equal(slot->word, word, n)) {
         logitd_status status = LOGITD_OK;
         for (size_t i = 0; i < slot->n_ids && status == LOGITD_OK; i++)
             status = tok_push(w, w->out->ids[slot->ids_at + i]);

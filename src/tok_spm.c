@@ -13,8 +13,7 @@
 #include <stdlib.h>
 
 struct spm_state {
-    uint32_t *ranks;       // [n_vocab] of being merged: scores, highest first, as integers in order
-    uint64_t joined[1024]; // bit a << 8 | b: some token has byte b after byte a. Elsewhere no merge can pass
+    uint32_t *ranks; // [n_vocab] of being merged: scores, highest first, as integers in order
     bool space_prefix;
 };
 
@@ -37,11 +36,6 @@ static size_t spm_decode(gguf_str text, uint8_t *out) {
 }
 
 // ------------------------------------------------------------------------------------------------------------ load
-
-static bool can_follow(const struct spm_state *spm, uint8_t a, uint8_t b) {
-    unsigned bit = (unsigned)a << 8 | b;
-    return spm->joined[bit >> 6] >> (bit & 63) & 1;
-}
 
 /// A higher score gives a lower rank; equal scores (0 and -0 too) the same.
 static uint32_t rank_of_score(float score) {
@@ -79,14 +73,6 @@ static logitd_status spm_create(tokenizer *t, const gguf_file *file, logitd_erro
     if (!spm || !(spm->ranks = mem_alloc((size_t)t->n_vocab, sizeof *spm->ranks))) return tok_no_memory(err);
     spm->space_prefix = true;
     gguf_bool(file, "tokenizer.ggml.add_space_prefix", &spm->space_prefix);
-    for (size_t i = 0; i <= t->slot_mask; i++) {
-        if (!t->slots[i].id_plus_1) continue;
-        int32_t id = t->slots[i].id_plus_1 - 1;
-        for (uint32_t k = t->starts[id] + 1; k < t->starts[id + 1]; k++) {
-            unsigned bit = (unsigned)t->bytes[k - 1] << 8 | t->bytes[k];
-            spm->joined[bit >> 6] |= (uint64_t)1 << (bit & 63);
-        }
-    }
     return read_scores(t, file, err);
 }
 
@@ -166,6 +152,12 @@ static void set_offsets(const tokenizer *t, tok_work *w, size_t first, uint32_t 
     }
 }
 
+/// Whether a word may go on from byte a to byte b.
+static inline bool is_joined(const tokenizer *t, uint8_t a, uint8_t b) {
+    unsigned bit = (unsigned)a << 8 | b;
+    return (b & 0xC0) == 0x80 || (t->joined[bit >> 6] >> (bit & 63) & 1);
+}
+
 static logitd_status spm_encode(const tokenizer *t, tok_work *w, uint32_t start, uint32_t end) {
     bool prefix = t->spm->space_prefix; // a piece follows the start of the text or a special token
     size_t first = w->out->n;
@@ -175,7 +167,7 @@ static logitd_status spm_encode(const tokenizer *t, tok_work *w, uint32_t start,
     logitd_status status = LOGITD_OK;
     for (uint32_t word = 0, i; word < n && !status; word = i) {
         i = word + 1;
-        while (i < n && ((piece[i] & 0xC0) == 0x80 || can_follow(t->spm, piece[i - 1], piece[i]))) i++;
+        while (i < n && is_joined(t, piece[i - 1], piece[i])) i++;
         status = tok_encode_word(t, w, piece + word, i - word, encode_word);
     }
     if (!status) set_offsets(t, w, first, start, prefix);

@@ -115,6 +115,7 @@ logitd_status tok_push(tok_work *w, int32_t id) {
 // ------------------------------------------------------------------------------------------------------ vocabulary
 
 static bool names_control(gguf_str text) {
+    if (!text.len || !memchr("<[_\xE2", text.data[0], 4)) return false; // what they begin with
     for (size_t i = 0; i < ARRAY_LEN(control_names); i++) {
         if (strlen(control_names[i]) == text.len && memcmp(control_names[i], text.data, text.len) == 0) return true;
     }

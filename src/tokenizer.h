@@ -44,10 +44,10 @@ void tokenizer_free(tokenizer *t);
 /// before.
 logitd_status tokenizer_encode(const tokenizer *t, const char *text, size_t n_bytes, bool add_bos, bool special,
                                token_vec *out, logitd_error *err);
-/// The bytes of one token. id in [0, n_vocab). Concatenated bytes of tokenizer_encode's result (BOS aside) are the text,
-/// but for bytes that a BPE vocabulary has no token for (tok_bpe.c) and for two habits of SentencePiece models: each
-/// U+2581 (▁) of the text comes back as a space, and models with a space prefix (Llama 2, not Gemma) give one more space
-/// before a text and after each special token. Offsets are right all the same.
+/// The bytes of one token. id in [0, n_vocab). Concatenated bytes of tokenizer_encode's result (BOS aside) are the
+/// text, but for bytes that a BPE vocabulary has no token for (tok_bpe.c) and for two habits of SentencePiece models:
+/// each U+2581 (▁) of the text comes back as a space, and models with a space prefix (Llama 2, not Gemma) give one more
+/// space before a text and after each special token. Offsets are right all the same.
 token_bytes tokenizer_bytes(const tokenizer *t, int32_t id);
 token_kind tokenizer_kind(const tokenizer *t, int32_t id);
 
