@@ -109,7 +109,8 @@ typedef struct backend_ops {
     void (*rope)(backend *b, const rope_params *rope, const backend_buffer *table, int n_rows, int n_head, int head_dim,
                  backend_buffer *x);
     /// Stores the rows' keys and values at their places in the cache.
-    void (*kv_write)(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v, backend_kv *kv);
+    void (*kv_write)(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
+                     backend_kv *kv);
     /// Causal attention of the rows' queries over their sequences' keys, those of this batch included.
     void (*attention)(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                       const backend_kv *kv, backend_buffer *out);

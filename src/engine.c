@@ -46,9 +46,15 @@ struct logitd_engine {
     logitd_error death; // written once before dead is released
 };
 
-const char *logitd_version(void) { return LOGITD_VERSION; }
-const logitd_model_info *logitd_model(const logitd_engine *engine) { return &engine->info; }
-const struct tokenizer *logitd_tokenizer(const logitd_engine *engine) { return engine->tok; }
+const char *logitd_version(void) {
+    return LOGITD_VERSION;
+}
+const logitd_model_info *logitd_model(const logitd_engine *engine) {
+    return &engine->info;
+}
+const struct tokenizer *logitd_tokenizer(const logitd_engine *engine) {
+    return engine->tok;
+}
 
 bool logitd_healthy(const logitd_engine *engine, const char **why) {
     if (!atomic_load_explicit(&engine->dead, memory_order_acquire)) return true;
@@ -74,8 +80,8 @@ static logitd_status open_backend(logitd_engine *e, const logitd_options *o, int
         return error_set(err, LOGITD_EINVAL, "there is no backend \"%s\"; this build offers auto and cpu", name);
     if (o->n_threads < 0 || o->n_threads > LIMIT_THREADS)
         return error_set(err, LOGITD_EINVAL, "threads is %d; from 1 to %d is allowed", o->n_threads, LIMIT_THREADS);
-    const backend_options options = {.precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads,
-                                     .max_rows = batch_tokens};
+    const backend_options options = {
+        .precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads, .max_rows = batch_tokens};
     return cpu_backend_create(&options, &e->backend, err);
 }
 
@@ -133,8 +139,7 @@ static bool allocate(logitd_engine *e) {
            (e->positions = mem_alloc(n, sizeof(int32_t))) && (e->rows = mem_alloc(n, sizeof(int32_t))) &&
            (e->slices = mem_alloc(n, sizeof(batch_slice))) &&
            (e->slice_prompt = mem_alloc(n, sizeof(prompt_state *))) &&
-           (e->slice_job = mem_alloc(n, sizeof(logitd_job *))) &&
-           (e->project = mem_alloc(n, sizeof(project_row))) &&
+           (e->slice_job = mem_alloc(n, sizeof(logitd_job *))) && (e->project = mem_alloc(n, sizeof(project_row))) &&
            (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));
 }
 
@@ -165,10 +170,11 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
     status = plan_sizes(e, o, err);
     if (status) goto fail;
     if (!allocate(e)) {
-        status = error_set(err, LOGITD_ENOMEM,
-                           "there is no memory for the working buffers and a KV cache of %d tokens; make --kv-tokens or "
-                           "--ctx smaller",
-                           e->info.kv_tokens);
+        status =
+            error_set(err, LOGITD_ENOMEM,
+                      "there is no memory for the working buffers and a KV cache of %d tokens; make --kv-tokens or "
+                      "--ctx smaller",
+                      e->info.kv_tokens);
         goto fail;
     }
     report(o, "hashing the file", 0.6);
@@ -192,7 +198,7 @@ void logitd_close(logitd_engine *e) {
     tokenizer_free(e->tok);
     gguf_close(e->file);
     arena_free(&e->strings);
-    void *all[] = {e->kv_pages, e->tokens,  e->positions, e->rows,    e->slices, e->slice_prompt,
+    void *all[] = {e->kv_pages,  e->tokens,  e->positions, e->rows,    e->slices, e->slice_prompt,
                    e->slice_job, e->project, e->hidden,    e->scratch, e};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) mem_free(all[i]);
 }
@@ -307,8 +313,8 @@ static token_batch form_batch(logitd_engine *e) {
             if (p->n_take == 0) continue;
             e->slice_prompt[batch.n_slices] = p;
             e->slice_job[batch.n_slices] = job;
-            e->slices[batch.n_slices++] = (batch_slice){.first_row = batch.n_tokens, .n = p->n_take,
-                                                        .first_pos = p->n_done, .kv_first = p->kv_first};
+            e->slices[batch.n_slices++] = (batch_slice){
+                .first_row = batch.n_tokens, .n = p->n_take, .first_pos = p->n_done, .kv_first = p->kv_first};
             for (int k = 0; k < p->n_take; k++) {
                 e->tokens[batch.n_tokens] = p->tokens[p->n_done + k];
                 e->positions[batch.n_tokens++] = p->n_done + k;
@@ -360,10 +366,16 @@ static int plan_rows(logitd_engine *e, const token_batch *batch) {
             double *sums = (double *)(void *)at;
             float *logits = (float *)(sums + (ptrdiff_t)3 * T);
             *row = (project_row){.target_id = position + 1 < p->n_tokens ? p->tokens[position + 1] : -1,
-                                 .n_temperatures = T, .temperatures = job->request.temperatures, .top_n = job->n_top,
-                                 .n_listed = job->request.n_token_ids, .listed_ids = job->request.token_ids,
-                                 .sum_e = sums, .sum_xe = sums + T, .sum_xxe = sums + (ptrdiff_t)2 * T,
-                                 .top_logit = logits, .top_id = (int32_t *)(logits + job->n_top),
+                                 .n_temperatures = T,
+                                 .temperatures = job->request.temperatures,
+                                 .top_n = job->n_top,
+                                 .n_listed = job->request.n_token_ids,
+                                 .listed_ids = job->request.token_ids,
+                                 .sum_e = sums,
+                                 .sum_xe = sums + T,
+                                 .sum_xxe = sums + (ptrdiff_t)2 * T,
+                                 .top_logit = logits,
+                                 .top_id = (int32_t *)(logits + job->n_top),
                                  .listed_logit = logits + (ptrdiff_t)2 * job->n_top};
             e->rows[n++] = e->slices[s].first_row + position - e->slices[s].first_pos;
             at += row_scratch_bytes(job) / sizeof(double) * sizeof(double);
@@ -498,9 +510,8 @@ logitd_status logitd_project_rows(logitd_engine *e, const logitd_job *job, int i
                    (size_t)e->info.n_embd * sizeof(float));
         const backend_buffer *hidden = forward_restore_hidden(e->forward, e->hidden, chunk);
         float *values = out + done * T * V, *logits = values + chunk * (T - 1) * V; // the last `chunk` rows
-        const logitd_status status = e->backend->ops->project_logits(e->backend, hidden, e->model->output,
-                                                                     e->model->output_b, e->model->hp.logit_softcap,
-                                                                     chunk, logits, err);
+        const logitd_status status = e->backend->ops->project_logits(
+            e->backend, hidden, e->model->output, e->model->output_b, e->model->hp.logit_softcap, chunk, logits, err);
         if (status) return status;
         for (int i = 0; i < chunk && job->request.values != LOGITD_LOGIT; i++)
             expand_row(job, p, p->slot[irow + done + i], logits + i * V, values + i * T * V);

@@ -46,10 +46,10 @@ struct logitd_job {
     int n_vocab, n_embd;
     int n_top; // min(top_n, n_vocab)
     arena memory;
-    logitd_error error;   // valid once state is FAILED
+    logitd_error error; // valid once state is FAILED
     _Atomic double compute_ms;
-    atomic_int state;     // logitd_state
-    logitd_job *next;     // the engine's list, the worker's
+    atomic_int state; // logitd_state
+    logitd_job *next; // the engine's list, the worker's
 };
 
 /// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.

@@ -13,18 +13,19 @@
 static logitd_status check_prompt(const logitd_model_info *info, const logitd_prompt *p, int index, logitd_error *err) {
     char param[64];
     snprintf(param, sizeof param, "prompt[%d]", index);
-    if (p->n_tokens < 1) return error_set_param(err, LOGITD_EINVAL, param, "%s has no tokens; at least one is needed", param);
+    if (p->n_tokens < 1)
+        return error_set_param(err, LOGITD_EINVAL, param, "%s has no tokens; at least one is needed", param);
     if (p->n_tokens > info->n_ctx)
         return error_set_param(err, LOGITD_EINVAL, param, "%s has %d tokens; this server takes at most %d", param,
                                p->n_tokens, info->n_ctx);
     for (int i = 0; i < p->n_tokens; i++)
         if (p->tokens[i] < 0 || p->tokens[i] >= info->n_vocab)
-            return error_set_param(err, LOGITD_EINVAL, param, "%s[%d] is %d; token ids of this model are 0 to %d", param,
-                                   i, p->tokens[i], info->n_vocab - 1);
+            return error_set_param(err, LOGITD_EINVAL, param, "%s[%d] is %d; token ids of this model are 0 to %d",
+                                   param, i, p->tokens[i], info->n_vocab - 1);
     for (int i = 0; i < p->n_positions; i++)
         if (p->positions[i] < 0 || p->positions[i] >= p->n_tokens)
-            return error_set_param(err, LOGITD_EINVAL, "positions",
-                                   "position %d is outside %s, which has %d tokens", p->positions[i], param, p->n_tokens);
+            return error_set_param(err, LOGITD_EINVAL, "positions", "position %d is outside %s, which has %d tokens",
+                                   p->positions[i], param, p->n_tokens);
     return LOGITD_OK;
 }
 
@@ -34,21 +35,24 @@ static logitd_status check_request(const logitd_engine *engine, const logitd_req
         return error_set_param(err, LOGITD_EINVAL, "prompt", "there are %d prompts; from 1 to %d are allowed",
                                r->n_prompts, LIMIT_PROMPTS);
     if (r->n_temperatures < 1 || r->n_temperatures > LIMIT_TEMPERATURES)
-        return error_set_param(err, LOGITD_EINVAL, "temperatures", "there are %d temperatures; from 1 to %d are allowed",
-                               r->n_temperatures, LIMIT_TEMPERATURES);
+        return error_set_param(err, LOGITD_EINVAL, "temperatures",
+                               "there are %d temperatures; from 1 to %d are allowed", r->n_temperatures,
+                               LIMIT_TEMPERATURES);
     for (int t = 0; t < r->n_temperatures; t++)
         if (!(r->temperatures[t] >= LIMIT_TEMPERATURE_MIN && r->temperatures[t] <= LIMIT_TEMPERATURE_MAX))
             return error_set_param(err, LOGITD_EINVAL, "temperatures", "temperature %g is outside %g to %g",
                                    r->temperatures[t], LIMIT_TEMPERATURE_MIN, LIMIT_TEMPERATURE_MAX);
     if (r->top_n < 0 || r->top_n > LIMIT_TOP_N)
-        return error_set_param(err, LOGITD_EINVAL, "top_n", "top_n is %d; from 0 to %d is allowed", r->top_n, LIMIT_TOP_N);
+        return error_set_param(err, LOGITD_EINVAL, "top_n", "top_n is %d; from 0 to %d is allowed", r->top_n,
+                               LIMIT_TOP_N);
     if (r->n_token_ids < 0 || r->n_token_ids > LIMIT_LISTED_IDS)
         return error_set_param(err, LOGITD_EINVAL, "token_ids", "there are %d token ids; at most %d are allowed",
                                r->n_token_ids, LIMIT_LISTED_IDS);
     for (int i = 0; i < r->n_token_ids; i++)
         if (r->token_ids[i] < 0 || r->token_ids[i] >= info->n_vocab)
-            return error_set_param(err, LOGITD_EINVAL, "token_ids", "token_ids[%d] is %d; ids of this model are 0 to %d",
-                                   i, r->token_ids[i], info->n_vocab - 1);
+            return error_set_param(err, LOGITD_EINVAL, "token_ids",
+                                   "token_ids[%d] is %d; ids of this model are 0 to %d", i, r->token_ids[i],
+                                   info->n_vocab - 1);
     int64_t n_tokens = 0;
     for (int i = 0; i < r->n_prompts; i++) {
         const logitd_status status = check_prompt(info, &r->prompts[i], i, err);
@@ -189,8 +193,7 @@ static void store_entries(const logitd_job *job, const project_row *row, const d
     for (int t = 0; t < row->n_temperatures; t++) {
         const double inv_t = 1.0 / row->temperatures[t];
         for (int i = 0; i < n; i++)
-            values[t * n + i] =
-                value_of(job, job_logprob((double)logits[i], (double)row->max, inv_t, log_sum[t]));
+            values[t * n + i] = value_of(job, job_logprob((double)logits[i], (double)row->max, inv_t, log_sum[t]));
     }
 }
 
@@ -209,8 +212,7 @@ bool job_store_row(logitd_job *job, prompt_state *p, int irow, const project_row
         p->varentropy[at] = (float)MAX(0.0, row->sum_xxe[t] / s - mean * mean);
         p->next_logprob[at] = NAN;
         if (row->target_id < 0) continue;
-        const double logprob =
-            job_logprob((double)row->target_logit, (double)row->max, 1.0 / temperature, log_sum[t]);
+        const double logprob = job_logprob((double)row->target_logit, (double)row->max, 1.0 / temperature, log_sum[t]);
         p->next_logprob[at] = (float)MIN(logprob, 0.0);
     }
     p->max[irow] = row->max;
@@ -245,9 +247,13 @@ logitd_state logitd_job_state(const logitd_job *job) {
     return (logitd_state)atomic_load_explicit(&job->state, memory_order_acquire);
 }
 
-const logitd_error *logitd_job_error(const logitd_job *job) { return &job->error; }
+const logitd_error *logitd_job_error(const logitd_job *job) {
+    return &job->error;
+}
 
-const logitd_request *logitd_job_request(const logitd_job *job) { return &job->request; }
+const logitd_request *logitd_job_request(const logitd_job *job) {
+    return &job->request;
+}
 
 double logitd_job_compute_ms(const logitd_job *job) {
     return atomic_load_explicit(&job->compute_ms, memory_order_relaxed);

@@ -8,14 +8,14 @@ struct forward_state {
     const model *m;
     backend *b;
     int max_tokens;
-    backend_buffer *x;        // [n, n_embd] the residual stream
-    backend_buffer *normed;   // [n, n_embd]
-    backend_buffer *q, *attn; // [n, n_head * head_dim]
-    backend_buffer *k, *v;    // [n, n_head_kv * head_dim]
-    backend_buffer *gate, *up; // [n, n_ff]
-    backend_buffer *part;     // [n, n_embd] what a half-block adds
+    backend_buffer *x;               // [n, n_embd] the residual stream
+    backend_buffer *normed;          // [n, n_embd]
+    backend_buffer *q, *attn;        // [n, n_head * head_dim]
+    backend_buffer *k, *v;           // [n, n_head_kv * head_dim]
+    backend_buffer *gate, *up;       // [n, n_ff]
+    backend_buffer *part;            // [n, n_embd] what a half-block adds
     backend_buffer *rope, *rope_swa; // [n, n_rot] cos and sin of the rows' positions, or NULL
-    backend_kv **kv;          // [n_layer]
+    backend_kv **kv;                 // [n_layer]
 };
 
 static void destroy_buffers(forward_state *s) {
@@ -40,9 +40,17 @@ forward_state *forward_create(const model *m, int max_tokens, int n_kv_rows) {
     struct {
         backend_buffer **buf;
         int n_features;
-    } plan[] = {{&s->x, hp->n_embd}, {&s->normed, hp->n_embd}, {&s->part, hp->n_embd}, {&s->q, n_q},
-                {&s->attn, n_q},     {&s->k, n_kv},            {&s->v, n_kv},          {&s->gate, hp->n_ff},
-                {&s->up, hp->n_ff},  {&s->rope, hp->n_rot},    {&s->rope_swa, hp->n_swa > 0 ? hp->n_rot : 0}};
+    } plan[] = {{&s->x, hp->n_embd},
+                {&s->normed, hp->n_embd},
+                {&s->part, hp->n_embd},
+                {&s->q, n_q},
+                {&s->attn, n_q},
+                {&s->k, n_kv},
+                {&s->v, n_kv},
+                {&s->gate, hp->n_ff},
+                {&s->up, hp->n_ff},
+                {&s->rope, hp->n_rot},
+                {&s->rope_swa, hp->n_swa > 0 ? hp->n_rot : 0}};
     for (size_t i = 0; i < ARRAY_LEN(plan); i++) {
         if (plan[i].n_features == 0) continue;
         *plan[i].buf = s->b->ops->buffer_create(s->b, max_tokens, plan[i].n_features);
@@ -80,8 +88,11 @@ static void attention_half(forward_state *s, const model_layer *layer, backend_k
         op->rope(b, rope, table, n, hp->n_head_kv, hp->head_dim, s->k);
     }
     op->kv_write(b, batch, s->k, s->v, kv);
-    const attention_params params = {.n_head = hp->n_head, .n_head_kv = hp->n_head_kv, .head_dim = hp->head_dim,
-                                     .scale = hp->attn_scale, .softcap = hp->attn_softcap,
+    const attention_params params = {.n_head = hp->n_head,
+                                     .n_head_kv = hp->n_head_kv,
+                                     .head_dim = hp->head_dim,
+                                     .scale = hp->attn_scale,
+                                     .softcap = hp->attn_softcap,
                                      .n_swa = layer->swa ? hp->n_swa : 0};
     op->attention(b, &params, batch, s->q, kv, s->attn);
     op->matmul(b, s->attn, layer->attn_output, layer->attn_output_b, n, s->part);

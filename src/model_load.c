@@ -82,7 +82,9 @@ logitd_status model_read_hparams(const gguf_file *file, const model_arch **arch_
     hp->n_head_kv = read_int(file, arch, "attention.head_count_kv", hp->n_head, 1, hp->n_head, &first);
     hp->head_dim = read_int(file, arch, "attention.key_length", hp->n_embd / hp->n_head, 1, 1 << 14, &first);
     const int value_dim = read_int(file, arch, "attention.value_length", hp->head_dim, 1, 1 << 14, &first);
-    hp->n_rot = arch->learned_positions ? 0 : read_int(file, arch, "rope.dimension_count", hp->head_dim, 2, hp->head_dim, &first);
+    hp->n_rot = arch->learned_positions
+                    ? 0
+                    : read_int(file, arch, "rope.dimension_count", hp->head_dim, 2, hp->head_dim, &first);
     hp->n_swa = arch->swa_period ? read_int(file, arch, "attention.sliding_window", -1, 1, MAX_CONTEXT, &first) : 0;
     const int n_expert = read_int(file, arch, "expert_count", 0, 0, 1 << 20, &first);
     const char *eps = arch->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
@@ -133,10 +135,11 @@ static logitd_status apply_scaling(const gguf_file *file, const model_arch *arch
     char name[KEY_BYTES];
     gguf_str kind = {"none", 4};
     gguf_string(file, arch_key(arch, "rope.scaling.type", name), &kind);
-    const double factor = read_float(file, arch, "rope.scaling.factor",
-                                     read_float(file, arch, "rope.scale_linear", 1.0, &first), &first);
+    const double factor =
+        read_float(file, arch, "rope.scaling.factor", read_float(file, arch, "rope.scale_linear", 1.0, &first), &first);
     const double attn_factor = read_float(file, arch, "rope.scaling.attn_factor", 1.0, &first);
-    const int n_trained = read_int(file, arch, "rope.scaling.original_context_length", hp->n_ctx, 1, MAX_CONTEXT, &first);
+    const int n_trained =
+        read_int(file, arch, "rope.scaling.original_context_length", hp->n_ctx, 1, MAX_CONTEXT, &first);
     const double beta_fast = read_float(file, arch, "rope.scaling.yarn_beta_fast", 32.0, &first);
     const double beta_slow = read_float(file, arch, "rope.scaling.yarn_beta_slow", 1.0, &first);
     if (!first.status && (factor <= 0.0 || beta_fast <= 0.0 || beta_slow <= 0.0))
@@ -181,7 +184,8 @@ logitd_status model_read_rope(const gguf_file *file, const model_arch *arch, con
     const gguf_tensor *factors = gguf_find_tensor(file, "rope_freqs.weight");
     if (factors) {
         if (factors->n_dims != 1 || factors->dims[0] != n_pairs || factors->type->block_weights != 1)
-            return error_set(err, LOGITD_EFORMAT, "%s: rope_freqs.weight must hold %d factors", gguf_path(file), n_pairs);
+            return error_set(err, LOGITD_EFORMAT, "%s: rope_freqs.weight must hold %d factors", gguf_path(file),
+                             n_pairs);
         for (int i = 0; i < n_pairs; i++) {
             float factor;
             factors->type->dequantize((const uint8_t *)factors->data + i * factors->type->block_bytes, &factor, 1);
@@ -203,7 +207,7 @@ typedef enum need { ALWAYS, OPTIONAL, SPLIT_QKV, QK_NORM, POST_NORM, GATED, LAYE
 
 typedef struct tensor_row {
     const char *name;
-    size_t field;   // offset in model_layer or in model
+    size_t field;    // offset in model_layer or in model
     dim n_out, n_in; // n_in DIM_ONE: a vector
     need need;
 } tensor_row;
@@ -250,14 +254,22 @@ typedef struct loader {
 
 static int width(const model_hparams *hp, dim d) {
     switch (d) {
-    case DIM_ONE: return 1;
-    case DIM_EMBD: return hp->n_embd;
-    case DIM_Q: return hp->n_head * hp->head_dim;
-    case DIM_KV: return hp->n_head_kv * hp->head_dim;
-    case DIM_HEAD: return hp->head_dim;
-    case DIM_FF: return hp->n_ff;
-    case DIM_VOCAB: return hp->n_vocab;
-    case DIM_CTX: return hp->n_ctx;
+    case DIM_ONE:
+        return 1;
+    case DIM_EMBD:
+        return hp->n_embd;
+    case DIM_Q:
+        return hp->n_head * hp->head_dim;
+    case DIM_KV:
+        return hp->n_head_kv * hp->head_dim;
+    case DIM_HEAD:
+        return hp->head_dim;
+    case DIM_FF:
+        return hp->n_ff;
+    case DIM_VOCAB:
+        return hp->n_vocab;
+    case DIM_CTX:
+        return hp->n_ctx;
     }
     return 0;
 }
@@ -266,14 +278,22 @@ typedef enum presence { ABSENT, MAY_BE, MUST_BE } presence;
 
 static presence expected(const model_arch *arch, need when) {
     switch (when) {
-    case ALWAYS: return MUST_BE;
-    case OPTIONAL: return MAY_BE;
-    case SPLIT_QKV: return arch->fused_qkv ? ABSENT : MUST_BE;
-    case QK_NORM: return arch->qk_norm ? MUST_BE : ABSENT;
-    case POST_NORM: return arch->post_norm ? MUST_BE : ABSENT;
-    case GATED: return arch->plain_ffn ? ABSENT : MUST_BE;
-    case LAYER_NORM: return arch->layer_norm ? MUST_BE : ABSENT;
-    case POSITIONS: return arch->learned_positions ? MUST_BE : ABSENT;
+    case ALWAYS:
+        return MUST_BE;
+    case OPTIONAL:
+        return MAY_BE;
+    case SPLIT_QKV:
+        return arch->fused_qkv ? ABSENT : MUST_BE;
+    case QK_NORM:
+        return arch->qk_norm ? MUST_BE : ABSENT;
+    case POST_NORM:
+        return arch->post_norm ? MUST_BE : ABSENT;
+    case GATED:
+        return arch->plain_ffn ? ABSENT : MUST_BE;
+    case LAYER_NORM:
+        return arch->layer_norm ? MUST_BE : ABSENT;
+    case POSITIONS:
+        return arch->learned_positions ? MUST_BE : ABSENT;
     }
     return ABSENT;
 }

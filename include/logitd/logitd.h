@@ -70,15 +70,15 @@ typedef struct logitd_options {
 /// Facts about the open model. Strings live as long as the engine.
 typedef struct logitd_model_info {
     const char *path;
-    const char *name;         // general.name, or the file's name
-    const char *architecture; // general.architecture
-    const char *sha256;       // of the file, 64 hex digits
-    const char *tokenizer;    // "bpe (smollm)", "spm"
+    const char *name;          // general.name, or the file's name
+    const char *architecture;  // general.architecture
+    const char *sha256;        // of the file, 64 hex digits
+    const char *tokenizer;     // "bpe (smollm)", "spm"
     const char *chat_template; // or NULL
-    const char *license;      // general.license, or NULL
-    const char *backend;      // "cpu", "cuda"
-    const char *precision;    // "exact", …
-    const char *kernel;       // "avx2", "avx512", …
+    const char *license;       // general.license, or NULL
+    const char *backend;       // "cpu", "cuda"
+    const char *precision;     // "exact", …
+    const char *kernel;        // "avx2", "avx512", …
     uint64_t file_bytes;
     uint64_t n_params;
     int n_vocab;
@@ -108,8 +108,8 @@ const struct tokenizer *logitd_tokenizer(const logitd_engine *engine);
 typedef enum logitd_values { LOGITD_LOGPROB = 0, LOGITD_PROB, LOGITD_LOGIT } logitd_values;
 
 typedef struct logitd_prompt {
-    const int32_t *tokens; // [n_tokens] ids, each in [0, n_vocab)
-    int n_tokens;          // 1 … n_ctx
+    const int32_t *tokens;    // [n_tokens] ids, each in [0, n_vocab)
+    int n_tokens;             // 1 … n_ctx
     const int32_t *positions; // [n_positions] each in [0, n_tokens); any order, duplicates kept
     int n_positions;
 } logitd_prompt;
@@ -159,11 +159,11 @@ logitd_status logitd_job_create(const logitd_engine *engine, const logitd_reques
 /// Frees a job that is not submitted (new, done, failed, or withdrawn). [any]
 void logitd_job_free(logitd_job *job);
 
-logitd_state logitd_job_state(const logitd_job *job);                          // [any]
-const logitd_error *logitd_job_error(const logitd_job *job);                   // [any] of a FAILED job
-const logitd_request *logitd_job_request(const logitd_job *job);               // [any] the copy
-int logitd_job_rows_ready(const logitd_job *job, int iprompt);                 // [any] in request order: rows 0 … n-1
-logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow);       // [any] irow < rows_ready
+logitd_state logitd_job_state(const logitd_job *job);                    // [any]
+const logitd_error *logitd_job_error(const logitd_job *job);             // [any] of a FAILED job
+const logitd_request *logitd_job_request(const logitd_job *job);         // [any] the copy
+int logitd_job_rows_ready(const logitd_job *job, int iprompt);           // [any] in request order: rows 0 … n-1
+logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow); // [any] irow < rows_ready
 logitd_summary logitd_job_summary(const logitd_job *job, int iprompt, int itemperature); // [any] all rows ready
 double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of the steps that this job took part in
 

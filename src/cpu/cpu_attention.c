@@ -35,7 +35,8 @@ static void kv_write_slice(void *context, int item, int thread) {
     }
 }
 
-void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v, backend_kv *kv) {
+void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
+                  backend_kv *kv) {
     ASSERT(k->n_features == kv->n_head_kv * kv->head_dim && v->n_features == k->n_features);
     kv_job job = {.cpu = cpu_of(b), .batch = batch, .k = k, .v = v, .kv = kv};
     cpu_pool_run(job.cpu->pool, kv_write_slice, &job, batch->n_slices);
@@ -139,7 +140,6 @@ void cpu_attention(backend *b, const attention_params *params, const token_batch
                    const backend_kv *kv, backend_buffer *out) {
     ASSERT(q->n_features == params->n_head * params->head_dim && out->n_features == q->n_features);
     attention_job job = {.cpu = cpu_of(b), .params = params, .batch = batch, .q = q, .kv = kv, .out = out};
-    for (int i = 0; i < batch->n_slices; i++)
-        job.n_items += slice_tiles(&job, &batch->slices[i]) * params->n_head_kv;
+    for (int i = 0; i < batch->n_slices; i++) job.n_items += slice_tiles(&job, &batch->slices[i]) * params->n_head_kv;
     cpu_pool_run(job.cpu->pool, attention_tile, &job, job.n_items);
 }

@@ -1,10 +1,10 @@
 /*
- * cpu_backend.c: the backend's table on the CPU: weights, buffers, and the operations that are a loop over tiles or over
- * panels of weight rows. Attention is in cpu_attention.c, the final projection in cpu_project.c.
+ * cpu_backend.c: the backend's table on the CPU: weights, buffers, and the operations that are a loop over tiles or
+ * over panels of weight rows. Attention is in cpu_attention.c, the final projection in cpu_project.c.
  *
  * Weights stay in the file's mapping in their own format. A product unpacks a panel of weight rows to f32 in the
- * thread's scratch (once for all rows of the batch) and runs the register tile over all row tiles with it; threads share
- * out the panels. Results therefore never depend on the number of threads.
+ * thread's scratch (once for all rows of the batch) and runs the register tile over all row tiles with it; threads
+ * share out the panels. Results therefore never depend on the number of threads.
  */
 #include "cpu/cpu_impl.h"
 #include <math.h>
@@ -193,8 +193,8 @@ static void norm_tile(void *context, int tile, int thread) {
 static void norm(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, float eps,
                  int n_rows, int n_groups, backend_buffer *out) {
     ASSERT(x->n_features == n_groups * w->n_out && out->n_features == x->n_features);
-    const tile_job job = {.cpu = cpu_of(b), .x = x, .w = w, .bias = bias, .eps = eps, .n_rows = n_rows,
-                          .n_groups = n_groups, .out = out};
+    const tile_job job = {
+        .cpu = cpu_of(b), .x = x, .w = w, .bias = bias, .eps = eps, .n_rows = n_rows, .n_groups = n_groups, .out = out};
     run_tiles(&job, norm_tile);
 }
 
@@ -216,8 +216,8 @@ static void rope_table_tile(void *context, int tile, int thread) {
 
 static void rope_table(backend *b, const rope_params *rope, const token_batch *batch, backend_buffer *table) {
     ASSERT(table->n_features == rope->n_rot);
-    const tile_job job = {.cpu = cpu_of(b), .rope = rope, .positions = batch->positions, .n_rows = batch->n_tokens,
-                          .out = table};
+    const tile_job job = {
+        .cpu = cpu_of(b), .rope = rope, .positions = batch->positions, .n_rows = batch->n_tokens, .out = table};
     run_tiles(&job, rope_table_tile);
 }
 
@@ -308,8 +308,8 @@ static void matmul(backend *b, const backend_buffer *x, const backend_weight *w,
                    backend_buffer *out) {
     ASSERT(x->n_features == w->n_in && out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
     cpu_backend *cpu = cpu_of(b);
-    matmul_job job = {.cpu = cpu, .x = x, .w = w, .bias = bias, .n_rows = n_rows, .out = out,
-                      .panel_cols = cpu_panel_cols(cpu, w)};
+    matmul_job job = {
+        .cpu = cpu, .x = x, .w = w, .bias = bias, .n_rows = n_rows, .out = out, .panel_cols = cpu_panel_cols(cpu, w)};
     cpu_pool_run(cpu->pool, matmul_panel, &job, (w->n_out + job.panel_cols - 1) / job.panel_cols);
 }
 

@@ -32,9 +32,9 @@ struct backend_kv {
 
 /// Scratch of one thread.
 typedef struct cpu_scratch {
-    float *panel;    // dequantised weight rows
+    float *panel; // dequantised weight rows
     size_t panel_floats;
-    float *tile;     // [>= CPU_PANEL_MAX_COLS][block_m] results of one gemm, or an attention tile
+    float *tile; // [>= CPU_PANEL_MAX_COLS][block_m] results of one gemm, or an attention tile
     size_t tile_floats;
 } cpu_scratch;
 
@@ -49,7 +49,9 @@ typedef struct cpu_backend {
     bool failed; // scratch could not grow: sticky
 } cpu_backend;
 
-static inline cpu_backend *cpu_of(backend *b) { return (cpu_backend *)b; }
+static inline cpu_backend *cpu_of(backend *b) {
+    return (cpu_backend *)b;
+}
 static inline int cpu_n_tiles(const cpu_backend *cpu, int n_rows) {
     return (n_rows + cpu->kernels->block_m - 1) / cpu->kernels->block_m;
 }
@@ -68,7 +70,8 @@ int cpu_panel_cols(const cpu_backend *cpu, const backend_weight *w);
 void cpu_dequantize_rows(const cpu_backend *cpu, const backend_weight *w, int first, int n, float *out);
 
 // cpu_attention.c
-void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v, backend_kv *kv);
+void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
+                  backend_kv *kv);
 void cpu_attention(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                    const backend_kv *kv, backend_buffer *out);
 /// Floats of tile scratch that attention needs.

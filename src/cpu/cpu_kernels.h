@@ -15,7 +15,8 @@
 
 enum {
     CPU_MAX_BLOCK_M = 32,
-    CPU_KEY_BLOCK = 48, // keys of one attention step; absolute multiples, so that a row's sums never depend on its batch
+    CPU_KEY_BLOCK =
+        48, // keys of one attention step; absolute multiples, so that a row's sums never depend on its batch
 };
 
 /// Running statistics of one tile over part of the vocabulary. bm = block_m, T = temperatures.

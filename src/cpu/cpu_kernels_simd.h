@@ -21,9 +21,8 @@ static_assert(BM <= CPU_MAX_BLOCK_M, "lane masks have 32 bits");
 // -------------------------------------------------------------------------------------------------------- gemm
 
 /// One register tile: n_cols (a constant after inlining) columns over n_k steps; first: overwrite out, else add to it.
-static inline __attribute__((always_inline)) void gemm_tile(const float *a, int n_k, const float *w,
-                                                            ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
-                                                            bool first, float *out) {
+static inline __attribute__((always_inline)) void gemm_tile(const float *a, int n_k, const float *w, ptrdiff_t stride_n,
+                                                            ptrdiff_t stride_k, int n_cols, bool first, float *out) {
     vf acc0[CPU_BLOCK_N], acc1[CPU_BLOCK_N];
 #pragma GCC unroll 16
     for (int c = 0; c < n_cols; c++) acc0[c] = acc1[c] = vf_set(0.0f);
@@ -235,8 +234,8 @@ static void count_above(const float *logits, int n_cols, const float *target, in
 static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
     const vf t0 = vf_load(threshold), t1 = vf_load(threshold + CPU_LANES);
     for (int c = 0; c < n_cols; c++)
-        hits[c] = vi_mask(vf_load(logits + c * BM) > t0) |
-                  vi_mask(vf_load(logits + c * BM + CPU_LANES) > t1) << CPU_LANES;
+        hits[c] = vi_mask(vf_load(logits + c * BM) > t0) | vi_mask(vf_load(logits + c * BM + CPU_LANES) > t1)
+                                                               << CPU_LANES;
 }
 
 // ------------------------------------------------------------------------------------------------------- table

@@ -5,6 +5,8 @@
 #define CPU_LANES   4
 #define CPU_BLOCK_N 12
 
-static _Bool supported(void) { return 1; }
+static _Bool supported(void) {
+    return 1;
+}
 
 #include "cpu/cpu_kernels_simd.h"

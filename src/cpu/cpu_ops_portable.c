@@ -6,6 +6,8 @@
 #define CPU_LANES   16
 #define CPU_BLOCK_N 12
 
-static _Bool supported(void) { return 1; }
+static _Bool supported(void) {
+    return 1;
+}
 
 #include "cpu/cpu_kernels_simd.h"

@@ -5,7 +5,9 @@
 #include "cpu/cpu_kernels.h"
 #include <math.h>
 
-static _Bool supported(void) { return 1; }
+static _Bool supported(void) {
+    return 1;
+}
 
 static void dequantize(const quant_type *type, const void *src, float *dst, size_t n) {
     type->dequantize(src, dst, n);
@@ -43,8 +45,8 @@ static void glu(activation act, int n, float *gate, const float *up) {
     const double sqrt_2_over_pi = 0.79788456080286535588;
     for (int i = 0; i < n; i++) {
         const double x = (double)gate[i];
-        const double y = act == ACT_SILU ? x / (1.0 + exp(-x))
-                                         : 0.5 * x * (1.0 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
+        const double y =
+            act == ACT_SILU ? x / (1.0 + exp(-x)) : 0.5 * x * (1.0 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
         gate[i] = (float)(up ? y * (double)up[i] : y);
     }
 }

@@ -35,18 +35,18 @@ typedef struct project {
     float softcap;
     int panel_cols, n_parts;
     // this chunk of rows
-    project_row *rows;      // [n_rows]
-    int first_tile, n_rows; // the chunk's first row is first_tile * block_m of the buffer
+    project_row *rows;           // [n_rows]
+    int first_tile, n_rows;      // the chunk's first row is first_tile * block_m of the buffer
     int n_tiles, n_temperatures; // the most of any row
-    float *inv_t;     // [tiles][T][bm]
-    float *target;    // [tiles][bm] logits; +inf: no target
-    float *max;       // [parts][tiles][bm]
-    int32_t *above;   // [parts][tiles][bm]
-    double *sums;     // [parts][tiles][T][3][bm]
-    float *threshold; // [threads][tiles][bm] the worst of the N best
-    top_heap *heaps;  // [threads][rows]
-    uint64_t *keys;   // of all heaps
-    float *logits;    // project_logits: [n_rows][n_vocab] row-major
+    float *inv_t;                // [tiles][T][bm]
+    float *target;               // [tiles][bm] logits; +inf: no target
+    float *max;                  // [parts][tiles][bm]
+    int32_t *above;              // [parts][tiles][bm]
+    double *sums;                // [parts][tiles][T][3][bm]
+    float *threshold;            // [threads][tiles][bm] the worst of the N best
+    top_heap *heaps;             // [threads][rows]
+    uint64_t *keys;              // of all heaps
+    float *logits;               // project_logits: [n_rows][n_vocab] row-major
 } project;
 
 // ---------------------------------------------------------------------------------------------------- best N
@@ -58,7 +58,9 @@ static uint64_t make_key(float logit, int32_t id) {
     return (uint64_t)bits << 32 | (uint32_t)~id;
 }
 
-static int32_t key_id(uint64_t key) { return (int32_t) ~(uint32_t)key; }
+static int32_t key_id(uint64_t key) {
+    return (int32_t) ~(uint32_t)key;
+}
 
 static float key_logit(uint64_t key) {
     uint32_t bits = (uint32_t)(key >> 32);
@@ -115,7 +117,9 @@ static void heap_offer(top_heap *heap, float *threshold, float logit, int32_t id
 
 // ------------------------------------------------------------------------------------------------ blocks of logits
 
-static float *hidden_tile(const project *p, int tile) { return cpu_tile(p->cpu, p->hidden, p->first_tile + tile); }
+static float *hidden_tile(const project *p, int tile) {
+    return cpu_tile(p->cpu, p->hidden, p->first_tile + tile);
+}
 
 /// logits[c][lane] of n weight rows in the panel for one tile.
 static void block_logits(const project *p, int tile, const float *panel, const float *bias, int n, float *logits) {
@@ -207,7 +211,8 @@ static void offer_block(const project *p, int tile, int thread, int first_id, co
 static void fold_block(const project *p, int part, int tile, int thread, int first_id, const float *logits, int n) {
     const int bm = p->cpu->kernels->block_m;
     const ptrdiff_t at = (ptrdiff_t)part * p->n_tiles + tile;
-    cpu_stats stats = {.max = p->max + at * bm, .sums = p->sums + at * p->n_temperatures * 3 * bm,
+    cpu_stats stats = {.max = p->max + at * bm,
+                       .sums = p->sums + at * p->n_temperatures * 3 * bm,
                        .inv_t = p->inv_t + (ptrdiff_t)tile * p->n_temperatures * bm,
                        .n_temperatures = p->n_temperatures};
     p->cpu->kernels->stats(logits, n, &stats);
@@ -300,12 +305,15 @@ static void merge_row(void *context, int r, int thread) {
 
 // ------------------------------------------------------------------------------------------------- one chunk of rows
 
-static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+static size_t align64(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
 
 /// Lays the chunk's arrays out at `memory`, or only measures them when it is NULL. Returns the bytes.
 static size_t lay_out(project *p, uint8_t *memory) {
     const size_t bm = (size_t)p->cpu->kernels->block_m, lanes = (size_t)p->n_tiles * bm;
-    const size_t threads = (size_t)p->cpu->base.n_threads, parts = (size_t)p->n_parts, temps = (size_t)p->n_temperatures;
+    const size_t threads = (size_t)p->cpu->base.n_threads, parts = (size_t)p->n_parts,
+                 temps = (size_t)p->n_temperatures;
     size_t n_keys = 0;
     for (int r = 0; r < p->n_rows; r++) n_keys += 2 * (size_t)p->rows[r].top_n;
     size_t at = 0;
@@ -353,7 +361,8 @@ static size_t choose_chunk(project *p, project_row *rows, int first, int n_rows)
     for (int end = first; end < n_rows;) {
         const project before = *p;
         end = MIN(end + bm, n_rows);
-        for (int r = first + p->n_rows; r < end; r++) p->n_temperatures = MAX(p->n_temperatures, rows[r].n_temperatures);
+        for (int r = first + p->n_rows; r < end; r++)
+            p->n_temperatures = MAX(p->n_temperatures, rows[r].n_temperatures);
         p->n_rows = end - first;
         p->n_tiles++;
         const size_t want = lay_out(p, NULL);

@@ -15,10 +15,18 @@ typedef float vf __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef double vd __attribute__((vector_size(8 * CPU_LANES), may_alias));
 
-static inline vf vf_load(const float *p) { return *(const vf *)p; }
-static inline void vf_store(float *p, vf x) { *(vf *)p = x; }
-static inline vf vf_set(float x) { return x - (vf){0}; }
-static inline vi vi_set(int32_t x) { return x - (vi){0}; }
+static inline vf vf_load(const float *p) {
+    return *(const vf *)p;
+}
+static inline void vf_store(float *p, vf x) {
+    *(vf *)p = x;
+}
+static inline vf vf_set(float x) {
+    return x - (vf){0};
+}
+static inline vi vi_set(int32_t x) {
+    return x - (vi){0};
+}
 
 /// a * b + c
 static inline vf vf_fma(vf a, vf b, vf c) {
@@ -33,8 +41,12 @@ static inline vf vf_fma(vf a, vf b, vf c) {
 #endif
 }
 
-static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-static inline vf vf_max(vf a, vf b) { return vf_select(a < b, b, a); } // a where either is NaN
+static inline vf vf_select(vi mask, vf yes, vf no) {
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+}
+static inline vf vf_max(vf a, vf b) {
+    return vf_select(a < b, b, a);
+} // a where either is NaN
 
 /// One bit a lane.
 static inline uint32_t vi_mask(vi x) {

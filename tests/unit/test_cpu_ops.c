@@ -1,0 +1,509 @@
+/*
+ * test_cpu_ops.c: every operation of every CPU level that this machine can run, against the reference level, on random
+ * shapes that are no multiple of any tile; and the promise that a row's bits depend on nothing but the row.
+ */
+#include "backend.h"
+#include "cpu/cpu_kernels.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+// ------------------------------------------------------------------------------------------------------ random data
+
+static uint64_t rng_state = 1;
+
+static uint32_t rng(void) { // xorshift64*
+    rng_state ^= rng_state >> 12;
+    rng_state ^= rng_state << 25;
+    rng_state ^= rng_state >> 27;
+    return (uint32_t)((rng_state * 2685821657736338717ull) >> 32);
+}
+
+static int rng_int(int lo, int hi) {
+    return lo + (int)(rng() % (uint32_t)(hi - lo + 1));
+}
+static float rng_float(void) {
+    return (float)rng() / 2147483648.0f - 1.0f;
+}
+
+static float *random_floats(int n, float scale) {
+    float *x = malloc((size_t)n * sizeof *x);
+    for (int i = 0; i < n; i++) x[i] = rng_float() * scale;
+    return x;
+}
+
+/// An F32 tensor over data that outlives it.
+static gguf_tensor matrix(const float *data, int n_out, int n_in) {
+    return (gguf_tensor){.name = {"w", 1},
+                         .type = quant_find(0),
+                         .n_dims = 2,
+                         .dims = {n_in, n_out, 1, 1},
+                         .data = data,
+                         .n_bytes = (uint64_t)n_out * (uint64_t)n_in * 4};
+}
+
+static gguf_tensor vector(const float *data, int n) {
+    return (gguf_tensor){.name = {"v", 1},
+                         .type = quant_find(0),
+                         .n_dims = 1,
+                         .dims = {n, 1, 1, 1},
+                         .data = data,
+                         .n_bytes = (uint64_t)n * 4};
+}
+
+static backend_weight *weight(backend *b, gguf_tensor t) {
+    return b->ops->weight_create(b, &t, 0, (int)(t.n_dims == 1 ? t.dims[0] : t.dims[1]), NULL);
+}
+
+// --------------------------------------------------------------------------------------------------------- harness
+
+static backend *make_backend(const char *level, int n_threads) {
+    backend *b = NULL;
+    logitd_error err = {0};
+    const backend_options o = {.cpu_level = level, .n_threads = n_threads, .max_rows = 128};
+    if (cpu_backend_create(&o, &b, &err)) fail_msg("%s: %s", level, err.message);
+    return b;
+}
+
+static backend_buffer *upload(backend *b, const float *x, int n_rows, int n) {
+    backend_buffer *buf = b->ops->buffer_create(b, n_rows, n);
+    b->ops->buffer_write(b, buf, x, n_rows);
+    return buf;
+}
+
+static float *download(backend *b, backend_buffer *buf, int n_rows, int n) {
+    int32_t *rows = malloc((size_t)n_rows * sizeof *rows);
+    float *out = malloc((size_t)n_rows * (size_t)n * sizeof *out);
+    for (int i = 0; i < n_rows; i++) rows[i] = i;
+    b->ops->buffer_read(b, buf, rows, n_rows, out);
+    free(rows);
+    return out;
+}
+
+static void assert_close(const char *what, const float *got, const float *want, int n, double absolute,
+                         double relative) {
+    double worst = -1.0;
+    int at = 0;
+    for (int i = 0; i < n; i++) {
+        const double error = fabs((double)got[i] - (double)want[i]) / (absolute + relative * fabs((double)want[i]));
+        if (!(error <= worst)) worst = error, at = i;
+    }
+    if (!(worst <= 1.0))
+        fail_msg("%s: element %d is %.9g, the reference has %.9g (%.2f x the bound)", what, at, (double)got[at],
+                 (double)want[at], worst);
+}
+
+typedef float *(*operation)(backend *b, const void *shape, int *n_out);
+
+/// Runs an operation on the reference and on every level that this processor has, and compares.
+static void compare_levels(const char *what, operation run, const void *shape, double absolute, double relative) {
+    int n = 0;
+    backend *reference = make_backend("reference", 1);
+    float *want = run(reference, shape, &n);
+    for (int i = 0; i < n_cpu_levels; i++) {
+        if (!cpu_levels[i]->supported() || cpu_levels[i] == &cpu_kernels_reference) continue;
+        for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
+            char label[128];
+            snprintf(label, sizeof label, "%s, %s, %d threads", what, cpu_levels[i]->name, n_threads);
+            backend *b = make_backend(cpu_levels[i]->name, n_threads);
+            float *got = run(b, shape, &n);
+            assert_close(label, got, want, n, absolute, relative);
+            free(got);
+            b->ops->destroy(b);
+        }
+    }
+    free(want);
+    reference->ops->destroy(reference);
+}
+
+// -------------------------------------------------------------------------------------------------------- operations
+
+typedef struct shape {
+    int n_rows, n_in, n_out, n_groups;
+    const float *x, *w, *bias;
+} shape;
+
+static float *run_matmul(backend *b, const void *arg, int *n) {
+    const shape *s = arg;
+    backend_weight *w = weight(b, matrix(s->w, s->n_out, s->n_in));
+    backend_weight *bias = s->bias ? weight(b, vector(s->bias, s->n_out)) : NULL;
+    backend_buffer *x = upload(b, s->x, s->n_rows, s->n_in), *out = b->ops->buffer_create(b, s->n_rows, s->n_out);
+    b->ops->matmul(b, x, w, bias, s->n_rows, out);
+    float *result = download(b, out, s->n_rows, s->n_out);
+    *n = s->n_rows * s->n_out;
+    b->ops->buffer_destroy(b, x);
+    b->ops->buffer_destroy(b, out);
+    b->ops->weight_destroy(b, w);
+    b->ops->weight_destroy(b, bias);
+    return result;
+}
+
+static void test_matmul(void **state) {
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        shape s = {.n_rows = rng_int(1, 70), .n_in = rng_int(1, 300), .n_out = rng_int(1, 210)};
+        float *x = random_floats(s.n_rows * s.n_in, 1.0f), *w = random_floats(s.n_out * s.n_in, 1.0f);
+        float *bias = random_floats(s.n_out, 1.0f);
+        s.x = x, s.w = w, s.bias = i % 2 ? bias : NULL;
+        compare_levels("matmul", run_matmul, &s, 2e-6 * sqrt(s.n_in), 1e-6);
+        free(x), free(w), free(bias);
+    }
+}
+
+static float *run_norm(backend *b, const void *arg, int *n) {
+    const shape *s = arg;
+    backend_weight *w = weight(b, vector(s->w, s->n_in));
+    backend_weight *bias = s->bias ? weight(b, vector(s->bias, s->n_in)) : NULL;
+    backend_buffer *x = upload(b, s->x, s->n_rows, s->n_groups * s->n_in);
+    b->ops->norm(b, x, w, bias, 1e-5f, s->n_rows, s->n_groups, x); // in place
+    float *result = download(b, x, s->n_rows, s->n_groups * s->n_in);
+    *n = s->n_rows * s->n_groups * s->n_in;
+    b->ops->buffer_destroy(b, x);
+    b->ops->weight_destroy(b, w);
+    b->ops->weight_destroy(b, bias);
+    return result;
+}
+
+static void test_norm(void **state) {
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        shape s = {.n_rows = rng_int(1, 40), .n_in = rng_int(2, 99), .n_groups = rng_int(1, 4)};
+        float *x = random_floats(s.n_rows * s.n_in * s.n_groups, i % 3 ? 3.0f : 1e4f), *w = random_floats(s.n_in, 2.0f);
+        float *bias = random_floats(s.n_in, 1.0f);
+        s.x = x, s.w = w, s.bias = i % 2 ? bias : NULL;
+        compare_levels(i % 2 ? "layer norm" : "rms norm", run_norm, &s, 1e-7, 3e-7);
+        free(x), free(w), free(bias);
+    }
+}
+
+static float *run_glu(backend *b, const void *arg, int *n) {
+    const shape *s = arg;
+    backend_buffer *gate = upload(b, s->x, s->n_rows, s->n_in), *up = upload(b, s->w, s->n_rows, s->n_in);
+    b->ops->glu(b, s->n_groups ? ACT_SILU : ACT_GELU_TANH, s->n_rows, gate, s->bias ? up : NULL);
+    b->ops->add(b, s->n_rows, gate, up);
+    float *result = download(b, gate, s->n_rows, s->n_in);
+    *n = s->n_rows * s->n_in;
+    b->ops->buffer_destroy(b, gate);
+    b->ops->buffer_destroy(b, up);
+    return result;
+}
+
+static void test_glu(void **state) {
+    (void)state;
+    for (int i = 0; i < 16; i++) {
+        shape s = {.n_rows = rng_int(1, 40), .n_in = rng_int(1, 50), .n_groups = i % 2};
+        float *x = random_floats(s.n_rows * s.n_in, i < 8 ? 4.0f : 200.0f),
+              *up = random_floats(s.n_rows * s.n_in, 1.0f);
+        s.x = x, s.w = up, s.bias = i % 4 < 2 ? up : NULL;
+        compare_levels("activation and add", run_glu, &s, 5e-7, 1e-6);
+        free(x), free(up);
+    }
+}
+
+typedef struct attention_shape {
+    attention_params params;
+    rope_params rope;
+    batch_slice slices[3];
+    int32_t positions[128];
+    int n_slices, n_rows, n_kv_rows;
+    const float *q, *k, *v, *past; // past: keys and values of the positions before the batch
+} attention_shape;
+
+/// Rope of queries and keys, the cache, then attention: past positions first, as an earlier batch.
+static float *run_attention(backend *b, const void *arg, int *n) {
+    const attention_shape *s = arg;
+    const backend_ops *op = b->ops;
+    const attention_params *p = &s->params;
+    const int n_q = p->n_head * p->head_dim, n_k = p->n_head_kv * p->head_dim;
+    const token_batch batch = {
+        .n_tokens = s->n_rows, .positions = s->positions, .slices = s->slices, .n_slices = s->n_slices};
+    backend_kv *kv = op->kv_create(b, s->n_kv_rows, p->n_head_kv, p->head_dim);
+    for (int i = 0; i < s->n_slices; i++) {
+        const batch_slice *slice = &s->slices[i];
+        if (slice->first_pos == 0) continue;
+        const batch_slice before = {.first_row = 0, .n = slice->first_pos, .first_pos = 0, .kv_first = slice->kv_first};
+        const token_batch earlier = {.n_tokens = before.n, .slices = &before, .n_slices = 1};
+        backend_buffer *past = upload(b, s->past, before.n, n_k);
+        op->kv_write(b, &earlier, past, past, kv);
+        op->buffer_destroy(b, past);
+    }
+    backend_buffer *q = upload(b, s->q, s->n_rows, n_q), *k = upload(b, s->k, s->n_rows, n_k);
+    backend_buffer *v = upload(b, s->v, s->n_rows, n_k), *out = op->buffer_create(b, s->n_rows, n_q);
+    backend_buffer *table = op->buffer_create(b, s->n_rows, s->rope.n_rot);
+    op->rope_table(b, &s->rope, &batch, table);
+    op->rope(b, &s->rope, table, s->n_rows, p->n_head, p->head_dim, q);
+    op->rope(b, &s->rope, table, s->n_rows, p->n_head_kv, p->head_dim, k);
+    op->kv_write(b, &batch, k, v, kv);
+    op->attention(b, p, &batch, q, kv, out);
+    float *result = download(b, out, s->n_rows, n_q);
+    *n = s->n_rows * n_q;
+    backend_buffer *all[] = {q, k, v, out, table};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) op->buffer_destroy(b, all[i]);
+    op->kv_destroy(b, kv);
+    return result;
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    for (int i = 0; i < 24; i++) {
+        const int group = rng_int(1, 4), n_head_kv = rng_int(1, 3), head_dim = 2 * rng_int(1, 40);
+        attention_shape s = {.params = {.n_head = group * n_head_kv,
+                                        .n_head_kv = n_head_kv,
+                                        .head_dim = head_dim,
+                                        .scale = 1.0f / sqrtf((float)head_dim),
+                                        .softcap = i % 3 == 0 ? 2.0f : 0.0f,
+                                        .n_swa = i % 2 ? rng_int(1, 60) : 0},
+                             .rope = {.n_rot = 2 * rng_int(1, head_dim / 2), .neox = i % 4 < 2, .magnitude = 1.25}};
+        double inv_freq[64];
+        for (int d = 0; d < s.rope.n_rot / 2; d++) inv_freq[d] = pow(100.0, -2.0 * d / s.rope.n_rot);
+        s.rope.inv_freq = inv_freq;
+        s.n_slices = rng_int(1, 3);
+        for (int k = 0; k < s.n_slices; k++) {
+            batch_slice *slice = &s.slices[k];
+            *slice = (batch_slice){.first_row = s.n_rows,
+                                   .n = rng_int(1, 40),
+                                   .first_pos = rng_int(0, 1) * rng_int(1, 90),
+                                   .kv_first = s.n_kv_rows};
+            for (int r = 0; r < slice->n; r++) s.positions[s.n_rows++] = slice->first_pos + r;
+            s.n_kv_rows += slice->first_pos + slice->n;
+        }
+        const int n_q = s.params.n_head * head_dim, n_k = n_head_kv * head_dim;
+        float *q = random_floats(s.n_rows * n_q, 3.0f), *k = random_floats(s.n_rows * n_k, 3.0f);
+        float *v = random_floats(s.n_rows * n_k, 1.0f), *past = random_floats(100 * n_k, 1.0f);
+        s.q = q, s.k = k, s.v = v, s.past = past;
+        compare_levels("attention", run_attention, &s, 2e-5, 1e-5);
+        free(q), free(k), free(v), free(past);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------- project_stats
+
+enum { MAX_T = 4, MAX_N = 40, MAX_K = 5 };
+
+typedef struct projected {
+    project_row row;
+    double sum_e[MAX_T], sum_xe[MAX_T], sum_xxe[MAX_T];
+    int32_t top_id[MAX_N];
+    float top_logit[MAX_N], listed_logit[MAX_K];
+} projected;
+
+static const double temperatures[MAX_T] = {0.01, 0.5, 1.0, 7.0};
+
+typedef struct projection {
+    int n_rows, n_in, n_vocab;
+    const float *hidden, *output, *bias;
+    float softcap;
+    int top_n[128], n_temperatures[128], target[128];
+    int32_t listed[MAX_K];
+} projection;
+
+/// Rows first … first+n-1 of a projection, alone in their batch.
+static projected *run_project(backend *b, const projection *p, int first, int n, float **logits) {
+    backend_weight *w = weight(b, matrix(p->output, p->n_vocab, p->n_in));
+    backend_weight *bias = p->bias ? weight(b, vector(p->bias, p->n_vocab)) : NULL;
+    backend_buffer *hidden = upload(b, p->hidden + first * p->n_in, n, p->n_in);
+    projected *results = calloc((size_t)n, sizeof *results);
+    project_row *rows = calloc((size_t)n, sizeof *rows);
+    for (int i = 0; i < n; i++) {
+        projected *r = &results[i];
+        rows[i] = (project_row){.target_id = p->target[first + i],
+                                .n_temperatures = p->n_temperatures[first + i],
+                                .temperatures = temperatures,
+                                .top_n = p->top_n[first + i],
+                                .n_listed = MAX_K,
+                                .listed_ids = p->listed,
+                                .sum_e = r->sum_e,
+                                .sum_xe = r->sum_xe,
+                                .sum_xxe = r->sum_xxe,
+                                .top_id = r->top_id,
+                                .top_logit = r->top_logit,
+                                .listed_logit = r->listed_logit};
+    }
+    assert_int_equal(b->ops->project_stats(b, hidden, w, bias, p->softcap, n, rows, NULL), LOGITD_OK);
+    for (int i = 0; i < n; i++) results[i].row = rows[i];
+    if (logits) {
+        *logits = malloc((size_t)n * (size_t)p->n_vocab * sizeof(float));
+        assert_int_equal(b->ops->project_logits(b, hidden, w, bias, p->softcap, n, *logits, NULL), LOGITD_OK);
+    }
+    free(rows);
+    b->ops->buffer_destroy(b, hidden);
+    b->ops->weight_destroy(b, w);
+    b->ops->weight_destroy(b, bias);
+    return results;
+}
+
+/// Everything that project_stats gives, from the level's own logits in plain double.
+static void check_row(const projection *p, int r, const projected *got, const float *logits) {
+    const int target = p->target[r];
+    double max = -INFINITY;
+    int rank = 0;
+    for (int v = 0; v < p->n_vocab; v++) {
+        max = fmax(max, (double)logits[v]);
+        if (target >= 0 && logits[v] > logits[target]) rank++;
+    }
+    assert_true((double)got->row.max == max);
+    if (target >= 0) {
+        assert_true(got->row.target_logit == logits[target]);
+        assert_int_equal(got->row.target_rank, rank);
+    }
+    for (int k = 0; k < MAX_K; k++) assert_true(got->listed_logit[k] == logits[p->listed[k]]);
+    for (int i = 0; i < p->top_n[r]; i++) { // N best: in order, and nothing better left out
+        assert_in_range(got->top_id[i], 0, p->n_vocab - 1);
+        assert_true(got->top_logit[i] == logits[got->top_id[i]]);
+        if (i > 0)
+            assert_true(got->top_logit[i - 1] > got->top_logit[i] ||
+                        (got->top_logit[i - 1] == got->top_logit[i] && got->top_id[i - 1] < got->top_id[i]));
+    }
+    if (p->top_n[r] > 0) {
+        const float worst = got->top_logit[p->top_n[r] - 1];
+        const int worst_id = got->top_id[p->top_n[r] - 1];
+        int n_before = 0;
+        for (int v = 0; v < p->n_vocab; v++) n_before += logits[v] > worst || (logits[v] == worst && v <= worst_id);
+        assert_int_equal(n_before, p->top_n[r]);
+    }
+    for (int t = 0; t < p->n_temperatures[r]; t++) {
+        double s0 = 0, s1 = 0, s2 = 0;
+        for (int v = 0; v < p->n_vocab; v++) {
+            const double x = ((double)logits[v] - max) / temperatures[t], e = exp(x);
+            s0 += e;
+            s1 += x * e;
+            s2 += x * x * e;
+        }
+        assert_true(fabs(got->sum_e[t] / s0 - 1.0) < 2e-6);
+        assert_true(fabs(got->sum_xe[t] - s1) < 2e-6 * (fabs(s1) + s0));
+        assert_true(fabs(got->sum_xxe[t] - s2) < 4e-6 * (fabs(s2) + s0));
+    }
+}
+
+static void assert_same(const projection *p, int r, const projected *a, const projected *b) {
+    const size_t T = (size_t)p->n_temperatures[r], N = (size_t)p->top_n[r];
+    assert_memory_equal(&a->row.max, &b->row.max, sizeof(float));
+    assert_int_equal(a->row.target_rank, b->row.target_rank);
+    assert_memory_equal(a->sum_e, b->sum_e, T * sizeof(double));
+    assert_memory_equal(a->sum_xe, b->sum_xe, T * sizeof(double));
+    assert_memory_equal(a->sum_xxe, b->sum_xxe, T * sizeof(double));
+    assert_memory_equal(a->listed_logit, b->listed_logit, sizeof a->listed_logit);
+    if (N == 0) return;
+    assert_memory_equal(a->top_id, b->top_id, N * sizeof(int32_t));
+    assert_memory_equal(a->top_logit, b->top_logit, N * sizeof(float));
+}
+
+/// `scale` is the size of the hidden values, for the bound on a sum of products.
+static void check_projection(const projection *p, double scale) {
+    float *want_logits;
+    backend *reference = make_backend("reference", 1);
+    free(run_project(reference, p, 0, p->n_rows, &want_logits));
+    reference->ops->destroy(reference);
+    for (int i = 0; i < n_cpu_levels; i++) {
+        if (!cpu_levels[i]->supported()) continue;
+        float *logits;
+        backend *b = make_backend(cpu_levels[i]->name, 1), *b3 = make_backend(cpu_levels[i]->name, 3);
+        projected *all = run_project(b, p, 0, p->n_rows, &logits), *threads = run_project(b3, p, 0, p->n_rows, NULL);
+        assert_close(cpu_levels[i]->name, logits, want_logits, p->n_rows * p->n_vocab, 3e-6 * scale * sqrt(p->n_in),
+                     1e-6);
+        for (int r = 0; r < p->n_rows; r++) {
+            check_row(p, r, &all[r], logits + (ptrdiff_t)r * p->n_vocab);
+            assert_same(p, r, &all[r], &threads[r]);
+            projected *alone = run_project(b, p, r, 1, NULL); // the same bits alone as in company
+            assert_same(p, r, &all[r], alone);
+            free(alone);
+        }
+        free(all), free(threads), free(logits);
+        b->ops->destroy(b);
+        b3->ops->destroy(b3);
+    }
+    free(want_logits);
+}
+
+static projection random_projection(int n_rows, int n_in, int n_vocab, float scale, float **memory) {
+    projection p = {.n_rows = n_rows, .n_in = n_in, .n_vocab = n_vocab};
+    float *hidden = random_floats(n_rows * n_in, scale), *output = random_floats(n_vocab * n_in, 1.0f);
+    for (int r = 0; r < n_rows; r++) {
+        p.top_n[r] = rng_int(0, MIN(MAX_N, n_vocab));
+        p.n_temperatures[r] = rng_int(1, MAX_T);
+        p.target[r] = rng_int(-1, n_vocab - 1);
+    }
+    for (int k = 0; k < MAX_K; k++) p.listed[k] = rng_int(0, n_vocab - 1);
+    p.hidden = memory[0] = hidden;
+    p.output = memory[1] = output;
+    p.bias = NULL;
+    return p;
+}
+
+static void test_project_stats(void **state) {
+    (void)state;
+    const int vocabularies[] = {1, 2, 47, 1009, 1536, 1537, 4099};
+    for (size_t i = 0; i < 2 * ARRAY_LEN(vocabularies); i++) {
+        float *memory[2];
+        const int n_vocab = vocabularies[i / 2];
+        const float scale = i % 2 ? 2.0f : 0.1f;
+        projection p = random_projection(rng_int(1, 37), rng_int(1, 70), n_vocab, scale, memory);
+        float *bias = random_floats(n_vocab, 1.0f);
+        p.bias = i % 3 == 0 ? bias : NULL;
+        p.softcap = i % 4 == 3 ? 5.0f : 0.0f;
+        check_projection(&p, 1.0 + (double)scale);
+        free(memory[0]), free(memory[1]), free(bias);
+    }
+}
+
+/// Equal logits everywhere: ids decide, and no token is above the target.
+static void test_project_ties(void **state) {
+    (void)state;
+    float *memory[2];
+    projection p = random_projection(3, 5, 1700, 1.0f, memory);
+    for (int v = 0; v < p.n_vocab; v++)
+        for (int k = 0; k < p.n_in; k++) memory[1][v * p.n_in + k] = (float)(v % 2 * (k + 1)) * 0.25f;
+    p.top_n[0] = 30;
+    check_projection(&p, 10.0);
+    free(memory[0]), free(memory[1]);
+}
+
+/// Logits of 1e30 and of -1e30 leave finite sums; one that is not a number is never lost.
+static void test_project_extremes(void **state) {
+    (void)state;
+    float *memory[2];
+    projection p = random_projection(2, 4, 500, 1e30f, memory);
+    check_projection(&p, 1e30);
+    memory[1][100 * p.n_in] = NAN;
+    for (int i = 0; i < n_cpu_levels; i++) {
+        if (!cpu_levels[i]->supported()) continue;
+        backend *b = make_backend(cpu_levels[i]->name, 1);
+        projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
+        assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
+        free(rows);
+        b->ops->destroy(b);
+    }
+    free(memory[0]), free(memory[1]);
+}
+
+static void test_unknown_level(void **state) {
+    (void)state;
+    backend *b = NULL;
+    logitd_error err = {0};
+    const backend_options o = {.cpu_level = "mmx", .max_rows = 1};
+    assert_int_equal(cpu_backend_create(&o, &b, &err), LOGITD_EINVAL);
+    assert_null(b);
+    assert_non_null(strstr(err.message, "\"mmx\""));
+    assert_non_null(strstr(err.message, "portable"));
+    const backend_options bf16 = {.precision = "bf16", .max_rows = 1};
+    assert_int_equal(cpu_backend_create(&bf16, &b, &err), LOGITD_EINVAL);
+    assert_non_null(strstr(err.message, "exact"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_glu),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_project_stats),
+        cmocka_unit_test(test_project_ties),
+        cmocka_unit_test(test_project_extremes),
+        cmocka_unit_test(test_unknown_level),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
