@@ -70,3 +70,17 @@ def test_fixture_is_of_these_models(name, folder):
     live = model.logits(model.hidden(arch_models.prompt(name)))[positions]
     assert np.abs(live[:, ids] - logits).max() <= 1e-9
     assert np.abs(live.max(-1) + stats.log_normalizer(live, 1.0) - logsumexp).max() <= 1e-9
+
+
+def test_oracle_refuses_narrow_floats():
+    """The assertion behind every expected number: requests for float32 are widened, results in float32 raise."""
+    oracle = pytest.importorskip("oracle", reason="torch and transformers are not installed", exc_type=ImportError)
+    torch = oracle.torch
+    single = torch.ones(3, dtype=torch.float32)
+    with oracle.float64_only():
+        x = torch.ones(3)
+        for widened in (x.float(), x.to(torch.float32), x.softmax(-1, dtype=torch.float32), torch.arange(3).float(),
+                        torch.zeros(3, dtype=torch.half), torch.nn.functional.softmax(x, dim=-1, dtype=torch.float)):
+            assert widened.dtype == torch.float64
+        with pytest.raises(oracle.NarrowFloatError, match="float32"):
+            single + 1

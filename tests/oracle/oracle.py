@@ -39,6 +39,10 @@ def _widen(argument):
     return torch.float64 if isinstance(argument, torch.dtype) and argument in NARROW else argument
 
 
+class NarrowFloatError(Exception):
+    """An operation yields a float narrower than float64. (No TypeError: Python's operators would swallow it.)"""
+
+
 class _RefuseNarrow(TorchDispatchMode):
     """Below all of that: raises when an operation yields a float narrower than float64."""
 
@@ -46,7 +50,7 @@ class _RefuseNarrow(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(tensor, torch.Tensor) and tensor.dtype in NARROW:
-                raise TypeError(f"{func} yields {tensor.dtype}; the oracle must be float64 throughout")
+                raise NarrowFloatError(f"{func} yields {tensor.dtype}; the oracle must be float64 throughout")
         return result
 
 

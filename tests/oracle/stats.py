@@ -50,9 +50,9 @@ def statistics(logits, temperature):
 
 def ranks(logits, ids):
     """How many tokens have a strictly larger logit than ids[i] in row i: (exactly, certainly, possibly), each [n].
-    The last two allow every logit to be off by logit_bound()."""
+    The last two allow two log-probabilities to differ by twice the bound from what they should differ by."""
     own = np.take_along_axis(logits, ids[:, None], -1)
-    slack = 2 * logit_bound()
+    slack = 2 * bound(1.0)
     exact = (logits > own).sum(-1)
     return exact, (logits > own + slack).sum(-1), (logits > own - slack).sum(-1) - 1
 
