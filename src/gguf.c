@@ -4,13 +4,15 @@
  *
  * The parse trusts nothing: each count is held against a limit and against the bytes that are left before memory is
  * taken for it, and every value, string and array is walked once, so that the getters need no checks of the file.
- * Keys and tensor infos stay in the file; only a directory of pointers into it is kept.
+ * Keys and tensor infos stay in the file; only a directory of pointers into it is kept. Does not guard against a file
+ * that another program shortens while it is mapped: reading there ends the process (SIGBUS).
  */
 #include "gguf.h"
 
 #include "limits.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -147,7 +149,7 @@ static bool index_add(const gguf_file *file, const name_index *index, name_gette
 
 static logitd_status parse_header(parser *p, uint64_t *n_tensors, uint64_t *n_kv) {
     const uint8_t *magic = cursor_take(&p->in, 4);
-    if (!magic) return malformed(p, "not a GGUF file: it has only %llu bytes", (unsigned long long)p->file->n_bytes);
+    if (!magic) return malformed(p, "not a GGUF file: it has only %" PRIu64 " bytes", p->file->n_bytes);
     if (memcmp(magic, "GGUF", 4) != 0) {
         return malformed(p, "not a GGUF file: it begins with the bytes %02x %02x %02x %02x, not with \"GGUF\"",
                          magic[0], magic[1], magic[2], magic[3]);
@@ -170,12 +172,11 @@ static logitd_status parse_header(parser *p, uint64_t *n_tensors, uint64_t *n_kv
 static logitd_status check_count(parser *p, const char *what, uint64_t n, uint64_t limit, uint64_t min_bytes) {
     uint64_t left = (uint64_t)(p->in.end - p->in.p);
     if (n > limit) {
-        return malformed(p, "the header says %llu %s; at most %llu are supported", (unsigned long long)n, what,
-                         (unsigned long long)limit);
+        return malformed(p, "the header says %" PRIu64 " %s; at most %" PRIu64 " are supported", n, what, limit);
     }
     if (n > left / min_bytes) {
-        return malformed(p, "truncated: the header says %llu %s, but %llu bytes are left at byte %zu",
-                         (unsigned long long)n, what, (unsigned long long)left, cursor_offset(&p->in));
+        return malformed(p, "truncated: the header says %" PRIu64 " %s, but %" PRIu64 " bytes are left at byte %zu", n,
+                         what, left, cursor_offset(&p->in));
     }
     return LOGITD_OK;
 }
@@ -186,14 +187,14 @@ static logitd_status parse_string(parser *p, const char *what, const char *name,
     uint64_t n = cursor_u64(&p->in);
     if (p->in.failed) return malformed(p, "truncated: the file ends inside %s%s at byte %zu", what, name, at);
     if (n > LIMIT_STRING_BYTES) {
-        return malformed(p, "%s%s at byte %zu has %llu bytes; at most %u are supported", what, name, at,
-                         (unsigned long long)n, LIMIT_STRING_BYTES);
+        return malformed(p, "%s%s at byte %zu has %" PRIu64 " bytes; at most %u are supported", what, name, at, n,
+                         LIMIT_STRING_BYTES);
     }
     out->data = (const char *)cursor_take(&p->in, n);
     out->len = n;
     if (p->in.failed) {
-        return malformed(p, "truncated: %s%s at byte %zu has %llu bytes, past the end of the file", what, name, at,
-                         (unsigned long long)n);
+        return malformed(p, "truncated: %s%s at byte %zu has %" PRIu64 " bytes, past the end of the file", what, name,
+                         at, n);
     }
     return LOGITD_OK;
 }
@@ -206,22 +207,22 @@ static logitd_status parse_elements(parser *p, const kv_entry *kv) {
     uint64_t left = (uint64_t)(p->in.end - p->in.p);
     unsigned n_bytes = value_types[kv->element].n_bytes;
     if (kv->n > left / (n_bytes ? n_bytes : 8)) {
-        return malformed(p, "truncated: the value of %s (%s, %llu of them) at byte %zu runs past the end of the file",
-                         show(kv->key).text, value_types[kv->element].name, (unsigned long long)kv->n, at);
+        return malformed(
+            p, "truncated: the value of %s (%s, %" PRIu64 " of them) at byte %zu runs past the end of the file",
+            show(kv->key).text, value_types[kv->element].name, kv->n, at);
     }
     if (kv->element == GGUF_STRING) {
-        for (uint64_t i = 0; i < kv->n; i++) {
-            gguf_str ignored;
-            logitd_status status = parse_string(p, "a string of ", show(kv->key).text, &ignored);
-            if (status) return status;
-        }
-        return LOGITD_OK;
+        shown_name key = show(kv->key);
+        gguf_str ignored;
+        logitd_status status = LOGITD_OK;
+        for (uint64_t i = 0; i < kv->n && !status; i++) status = parse_string(p, "a string of ", key.text, &ignored);
+        return status;
     }
     const uint8_t *values = cursor_take(&p->in, kv->n * n_bytes);
     for (uint64_t i = 0; kv->element == GGUF_BOOL && i < kv->n; i++) {
         if (values[i] > 1) {
-            return malformed(p, "a bool of %s at byte %llu is %u; it must be 0 or 1", show(kv->key).text,
-                             (unsigned long long)(at + i), values[i]);
+            return malformed(p, "a bool of %s at byte %" PRIu64 " is %u; it must be 0 or 1", show(kv->key).text,
+                             (at + i), values[i]);
         }
     }
     return LOGITD_OK;
@@ -290,8 +291,8 @@ static logitd_status measure_tensor(parser *p, gguf_tensor *tensor) {
     uint64_t n_weights = 1, n_bytes;
     for (int i = 0; i < tensor->n_dims; i++) {
         if (tensor->dims[i] < 1) {
-            return malformed(p, "dimension %d of tensor %s is %llu; it must be from 1 to 2^63 - 1", i,
-                             show(tensor->name).text, (unsigned long long)tensor->dims[i]);
+            return malformed(p, "dimension %d of tensor %s is %" PRIu64 "; it must be from 1 to 2^63 - 1", i,
+                             show(tensor->name).text, (uint64_t)tensor->dims[i]);
         }
         if (__builtin_mul_overflow(n_weights, (uint64_t)tensor->dims[i], &n_weights) || n_weights > INT64_MAX) {
             return malformed(p, "the dimensions of tensor %s multiply to more than 2^63 weights",
@@ -300,8 +301,8 @@ static logitd_status measure_tensor(parser *p, gguf_tensor *tensor) {
     }
     const quant_type *type = tensor->type;
     if (tensor->dims[0] % type->block_weights != 0) {
-        return malformed(p, "a row of tensor %s has %lld weights, which is no multiple of the %d in a %s block",
-                         show(tensor->name).text, (long long)tensor->dims[0], type->block_weights, type->name);
+        return malformed(p, "a row of tensor %s has %" PRId64 " weights, which is no multiple of the %d in a %s block",
+                         show(tensor->name).text, tensor->dims[0], type->block_weights, type->name);
     }
     uint64_t n_blocks = n_weights / (uint64_t)type->block_weights;
     if (__builtin_mul_overflow(n_blocks, (uint64_t)type->block_bytes, &n_bytes)) {
@@ -336,14 +337,14 @@ static logitd_status place_tensor(parser *p, gguf_tensor *tensor, uint64_t data_
                                   uint64_t alignment) {
     uint64_t n_data = p->file->n_bytes > data_start ? p->file->n_bytes - data_start : 0;
     if (offset % alignment != 0) {
-        return malformed(p, "the offset %llu of tensor %s is no multiple of the alignment %llu",
-                         (unsigned long long)offset, show(tensor->name).text, (unsigned long long)alignment);
+        return malformed(p, "the offset %" PRIu64 " of tensor %s is no multiple of the alignment %" PRIu64, offset,
+                         show(tensor->name).text, alignment);
     }
     if (offset > n_data || tensor->n_bytes > n_data - offset) {
-        return malformed(
-            p, "truncated or damaged: tensor %s has %llu bytes at offset %llu of the data, which has %llu bytes",
-            show(tensor->name).text, (unsigned long long)tensor->n_bytes, (unsigned long long)offset,
-            (unsigned long long)n_data);
+        return malformed(p,
+                         "truncated or damaged: tensor %s has %" PRIu64 " bytes at offset %" PRIu64
+                         " of the data, which has %" PRIu64 " bytes",
+                         show(tensor->name).text, tensor->n_bytes, offset, n_data);
     }
     tensor->data = p->file->data + data_start + offset;
     return LOGITD_OK;
@@ -425,7 +426,7 @@ logitd_status gguf_open_memory(const void *data, size_t n_bytes, gguf_file **out
 
 logitd_status gguf_open(const char *path, gguf_file **out, logitd_error *err) {
     *out = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // non-blocking: a pipe without a writer is refused below
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
         error_set(err, LOGITD_EIO, "%s: cannot be opened: %s", path, strerror(errno));
@@ -624,15 +625,15 @@ void gguf_kv_text(const gguf_file *file, int i, buffer *out) {
     int64_t integer;
     double number;
     if (kv->type == GGUF_ARRAY) {
-        buffer_printf(out, "%s[%llu]", value_types[kv->element].name, (unsigned long long)kv->n);
+        buffer_printf(out, "%s[%" PRIu64 "]", value_types[kv->element].name, kv->n);
     } else if (kv->type == GGUF_STRING) {
         put_string(out, read_string(&in));
     } else if (kv->type == GGUF_BOOL) {
         buffer_puts(out, kv->value[0] ? "true" : "false");
     } else if (kv->type == GGUF_U64) {
-        buffer_printf(out, "%llu", (unsigned long long)cursor_u64(&in));
+        buffer_printf(out, "%" PRIu64, cursor_u64(&in));
     } else if (read_int(kv->type, kv->value, false, &integer)) {
-        buffer_printf(out, "%lld", (long long)integer);
+        buffer_printf(out, "%" PRId64, integer);
     } else if (read_float(kv->type, kv->value, &number)) {
         put_float(out, number, kv->type == GGUF_F32);
     }

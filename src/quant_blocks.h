@@ -28,6 +28,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "blocks are read as th
 #define QK_K 256 // weights of a "K" block: 8 groups of 32 or 16 groups of 16, each with its own scale
 
 #define PACKED __attribute__((packed)) // no padding, and no alignment asked of the file
+/// Before a loop over the groups of a block: their shifts become constants (measured: up to twice as fast).
+#define UNROLL _Pragma("GCC unroll 16")
 
 // ----------------------------------------------------------------------------------------------------- layouts
 
@@ -303,6 +305,7 @@ static inline void dequantize_q2_K(const void *restrict src, float *restrict dst
     const block_q2_K *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
+        UNROLL
         for (int group = 0; group < QK_K / 16; group++) {
             float scale = d * (float)(block->scales[group] & 15);
             float minimum = dmin * (float)(block->scales[group] >> 4);
@@ -316,6 +319,7 @@ static inline void dequantize_q3_K(const void *restrict src, float *restrict dst
     const block_q3_K *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d);
+        UNROLL
         for (int group = 0; group < QK_K / 16; group++) {
             int low = block->scales[group % 8] >> group / 8 * 4 & 15;
             int high = block->scales[8 + group % 4] >> group / 4 * 2 & 3;
@@ -340,6 +344,7 @@ static inline void dequantize_q4_K(const void *restrict src, float *restrict dst
     const block_q4_K *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
+        UNROLL
         for (int group = 0; group < QK_K / 32; group++) {
             float scale = d * (float)k4_scale(block->scales, group);
             float minimum = dmin * (float)k4_min(block->scales, group);
@@ -355,6 +360,7 @@ static inline void dequantize_q5_K(const void *restrict src, float *restrict dst
     const block_q5_K *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
+        UNROLL
         for (int group = 0; group < QK_K / 32; group++) {
             float scale = d * (float)k4_scale(block->scales, group);
             float minimum = dmin * (float)k4_min(block->scales, group);
@@ -371,6 +377,7 @@ static inline void dequantize_q6_K(const void *restrict src, float *restrict dst
     const block_q6_K *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d);
+        UNROLL
         for (int group = 0; group < QK_K / 16; group++) {
             quants16 low = load16(block->ql + group / 8 * 64 + group % 4 * 16) >> group / 4 % 2 * 4 & 15;
             quants16 high = load16(block->qh + group / 8 * 32 + group % 2 * 16) >> group / 2 % 4 * 2 & 3;
@@ -383,6 +390,7 @@ static inline void dequantize_iq4_xs(const void *restrict src, float *restrict d
     const block_iq4_xs *block = src;
     for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
         float d = half_to_float(block->d);
+        UNROLL
         for (int group = 0; group < QK_K / 32; group++) {
             int low = block->scales_l[group / 2] >> group % 2 * 4 & 15;
             int high = block->scales_h >> group * 2 & 3;
@@ -395,5 +403,6 @@ static inline void dequantize_iq4_xs(const void *restrict src, float *restrict d
 }
 
 #undef PACKED
+#undef UNROLL
 
 #endif

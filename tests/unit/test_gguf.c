@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 // --------------------------------------------------------------------------------------------- building a file
@@ -384,6 +385,11 @@ static void test_open_path(void **state) {
     assert_int_equal(gguf_open(path, &file, &err), LOGITD_EIO);
     snprintf(want, sizeof want, "%s: cannot be opened: No such file or directory", path);
     assert_string_equal(err.message, want);
+    assert_int_equal(mkfifo(path, 0600), 0); // a pipe that nobody writes to must not be waited for
+    assert_int_equal(gguf_open(path, &file, &err), LOGITD_EFORMAT);
+    snprintf(want, sizeof want, "%s: not a GGUF file but a folder or a device", path);
+    assert_string_equal(err.message, want);
+    unlink(path);
     assert_int_equal(gguf_open("/tmp", &file, &err), LOGITD_EFORMAT);
     assert_string_equal(err.message, "/tmp: not a GGUF file but a folder or a device");
     gguf_close(NULL);
