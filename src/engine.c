@@ -207,8 +207,10 @@ void logitd_close(logitd_engine *e) {
 
 logitd_status logitd_submit(logitd_engine *e, logitd_job *job, logitd_error *err) {
     ASSERT(logitd_job_state(job) == LOGITD_NEW);
-    const char *why;
-    if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
+    if (!logitd_healthy(e, NULL)) {
+        job_fail(job, &e->death);
+        return error_set(err, LOGITD_EBACKEND, "%s", e->death.message);
+    }
     atomic_store_explicit(&job->state, LOGITD_RUNNING, memory_order_release);
     logitd_job **end = &e->jobs;
     while (*end) end = &(*end)->next;

@@ -169,7 +169,8 @@ double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of the s
 
 // ------------------------------------------------------------------------------------------------------- work
 
-/// Puts a new job in the engine's work list; the engine uses it until it is DONE, FAILED or withdrawn. [worker]
+/// Puts a new job in the engine's work list; the engine uses it until it is DONE, FAILED or withdrawn. A dead backend
+/// refuses: EBACKEND, and the job is FAILED. [worker]
 logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, logitd_error *err);
 /// Takes a job out at once; its state becomes FAILED with ECANCELED unless it had ended. [worker]
 void logitd_withdraw(logitd_engine *engine, logitd_job *job);
