@@ -11,6 +11,7 @@
 #include <time.h>
 
 #define DRAIN_S 30 // service managers send SIGKILL after 90 s or less
+#define CUT_S   2  // for the last replies, which say that the request was cancelled
 
 enum { OPTION_HOST = 256, OPTION_PORT, OPTION_HELP };
 
@@ -58,20 +59,22 @@ static sigset_t ending_signals(void) {
     return set;
 }
 
-/// Until the requests in flight are answered, a second signal or DRAIN_S. Wakes up every 20 ms, only while draining.
-static void wait_for_drain(http_server *http, const sigset_t *signals) {
+/// Until no request is in flight: true. False at a signal or after `seconds`. Looks every 20 ms, only at the end.
+static bool wait_for_requests(http_server *http, int seconds, const sigset_t *signals) {
     const struct timespec tick = {.tv_nsec = 20 * 1000 * 1000};
-    int64_t end_us = clock_us() + DRAIN_S * 1000000ll;
+    int64_t end_us = clock_us() + seconds * 1000000ll;
     while (http_server_n_exchanges(http) > 0) {
-        if (sigtimedwait(signals, NULL, &tick) > 0) {
-            log_line(LOG_WARN, "second signal: cancelling what is left");
-            return;
-        }
-        if (clock_us() > end_us) {
-            log_line(LOG_WARN, "not drained after %d s: cancelling what is left", DRAIN_S);
-            return;
-        }
+        if (sigtimedwait(signals, NULL, &tick) > 0 || clock_us() > end_us) return false;
     }
+    return true;
+}
+
+static void drain(http_server *http, sched *scheduler, const sigset_t *signals) {
+    sched_drain(scheduler);
+    bool drained = wait_for_requests(http, DRAIN_S, signals);
+    if (!drained) log_line(LOG_WARN, "a second signal, or not drained after %d s: cancelling what is left", DRAIN_S);
+    sched_cancel_all(scheduler); // after this no exchange sleeps
+    if (!drained) wait_for_requests(http, CUT_S, signals);
 }
 
 static logitd_status serve(logitd_engine *engine, http_options *options, logitd_error *err) {
@@ -92,9 +95,7 @@ static logitd_status serve(logitd_engine *engine, http_options *options, logitd_
         int signal_number;
         sigwait(&signals, &signal_number);
         log_line(LOG_INFO, "%s: draining", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
-        sched_drain(scheduler);
-        wait_for_drain(http, &signals);
-        sched_cancel_all(scheduler); // after this no exchange sleeps
+        drain(http, scheduler, &signals);
         http_server_free(http);
     }
     sched_free(scheduler);

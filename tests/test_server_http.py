@@ -1,0 +1,226 @@
+"""HTTP itself, over raw sockets: keep-alive, pipelining, slow and chunked bodies, 100-continue, HEAD, streaming, clients
+that leave, many at once, and the end by SIGTERM.
+"""
+
+import concurrent.futures
+import http.client
+import json
+import random
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 60  # some 600 tokens: seconds of work
+
+
+def connect(server):
+    host, port = server.netloc.split(":")
+    return socket.create_connection((host, int(port)), timeout=120)
+
+
+def request_bytes(body, path="/distribution", extra=""):
+    body = json.dumps(body).encode() if not isinstance(body, bytes) else body
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def read_reply(connection):
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    return reply.status, reply.headers, reply.read()
+
+
+def stable(body):
+    return json.dumps({k: v for k, v in json.loads(body).items() if k not in ("id", "created", "timing_ms")})
+
+
+def health(server):
+    return server.get("/health").json()
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never came"
+        time.sleep(0.01)
+
+
+def test_pipelining(server):
+    prompts = [f"Number {i} is" for i in range(8)]
+    with connect(server) as s:
+        s.sendall(b"".join(request_bytes({"prompt": p, "top_n": 3}) for p in prompts))
+        with s.makefile("rb") as stream:
+            replies = [read_from(stream) for _ in prompts]
+    for prompt, (status, body) in zip(prompts, replies):
+        assert status == 200
+        assert stable(body) == stable(server.post("/distribution", {"prompt": prompt, "top_n": 3}).body)
+
+
+def read_from(stream):
+    """One reply with a Content-Length from a buffered stream that holds further ones."""
+    status = int(stream.readline().split()[1])
+    length = 0
+    while (line := stream.readline()) != b"\r\n":
+        name, value = line.split(b":", 1)
+        if name.lower() == b"content-length":
+            length = int(value)
+    return status, stream.read(length)
+
+
+def test_one_byte_at_a_time(server):
+    body = {"prompt": "slowly", "top_n": 2}
+    with connect(server) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in request_bytes(body):
+            s.sendall(bytes([byte]))
+        status, _, reply = read_reply(s)
+    assert status == 200 and stable(reply) == stable(server.post("/distribution", body).body)
+
+
+def test_chunked_body(server):
+    body = json.dumps({"prompt": "chunks", "top_n": 2}).encode()
+    connection = http.client.HTTPConnection(server.netloc, timeout=60)
+    parts = iter([body[i : i + 7] for i in range(0, len(body), 7)])
+    connection.request("POST", "/distribution", parts, {"Content-Type": "application/json"}, encode_chunked=True)
+    reply = connection.getresponse()
+    assert reply.status == 200 and stable(reply.read()) == stable(server.post("/distribution", json.loads(body)).body)
+    connection.close()
+
+
+def test_expect_100_continue(server):
+    whole = request_bytes({"prompt": "a", "top_n": 0}, extra="Expect: 100-continue\r\n")
+    head, body = whole.split(b"\r\n\r\n", 1)
+    with connect(server) as s:
+        s.sendall(head + b"\r\n\r\n")
+        assert s.recv(100).startswith(b"HTTP/1.1 100 ")
+        s.sendall(body)
+        assert read_reply(s)[0] == 200
+    with connect(server) as s:  # refused before the body is sent
+        s.sendall(head.replace(b"application/json", b"text/plain") + b"\r\n\r\n")
+        assert read_reply(s)[0] == 415
+
+
+def test_head(server):
+    get, head = server.get("/model"), server.request("HEAD", "/model")
+    assert head.status == 200 and head.body == b""
+    assert head.headers["Content-Length"] == str(len(get.body))
+    assert server.request("HEAD", "/nowhere").status == 404
+    assert server.request("HEAD", "/distribution").status == 405
+
+
+def test_http_1_0_and_close(server):
+    body = b'{"prompt":"a","top_n":"full","positions":"last"}'
+    with connect(server) as s:
+        s.sendall(b"POST /distribution HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        status, _, reply = read_reply(s)
+        assert status == 200 and len(json.loads(reply)["results"][0]["positions"][0]["full"][0]) == 49152
+
+
+def test_first_line_comes_early(server):
+    """The first position is there while the last is still being computed: prompts of 600 tokens and batches of 512."""
+    with connect(server) as s:
+        start = time.monotonic()
+        s.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1, "format": "ndjson"}))
+        data, first = b"", None
+        while b'"timing_ms"' not in data:
+            piece = s.recv(1 << 16)
+            assert piece
+            data += piece
+            if first is None and b'"position"' in data:
+                first = time.monotonic() - start
+        total = time.monotonic() - start
+    assert first < 0.75 * total, (first, total)
+
+
+def test_slow_reader_holds_nobody_up(server):
+    """A full reply of 200 MB whose reader sleeps: little of it is made, and others are served."""
+    with connect(server) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        before = health(server)["full_rows"]
+        s.sendall(request_bytes({"prompt": LONG, "top_n": "full"}))
+        assert s.recv(1000).startswith(b"HTTP/1.1 200")
+        assert server.distribution(prompt="others go on", top_n=1)
+        time.sleep(0.5)
+        assert health(server)["full_rows"] - before <= 48
+    wait_until(lambda: health(server)["jobs"]["held"] == 0)
+
+
+def test_a_client_that_leaves_stops_costing_work(server):
+    for how in ("close", "reset"):
+        before = health(server)
+        with connect(server) as s:
+            s.sendall(request_bytes({"prompt": [LONG] * 20, "top_n": 1}))
+            wait_until(lambda: health(server)["tokens"] > before["tokens"])
+            if how == "reset":
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(lambda: health(server)["jobs"]["held"] == 0)
+        after = health(server)
+        assert after["jobs"]["canceled"] == before["jobs"]["canceled"] + 1
+        n_tokens = len(server.post("/tokenize", {"text": LONG}).json()["tokens"])
+        assert after["tokens"] - before["tokens"] < 0.5 * 20 * n_tokens
+
+
+def test_concurrent_clients_get_what_they_get_alone(server):
+    rng = random.Random(1)
+    words = "alpha beta gamma delta 1 2 3 { } \n naïve 猫 ".split(" ")
+    bodies = [{"prompt": " ".join(rng.choices(words, k=rng.randint(1, 30))), "temperatures": [0.5, 1], "top_n": 3} for _ in range(32)]
+    for i, body in enumerate(bodies):
+        if i % 8 == 0:
+            body.update(top_n="full", positions=[-1], temperatures=[1])
+    alone = [stable(server.post("/distribution", body).body) for body in bodies]
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(lambda body: stable(server.post("/distribution", body).body), bodies))
+    assert together == alone
+
+
+def test_sigterm_drains(start_server, model_path):
+    server = start_server(model_path("smollm2"))
+    with connect(server) as busy, connect(server) as late, connect(server) as streaming:
+        busy.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1}))
+        streaming.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"}))
+        wait_until(lambda: health(server)["jobs"]["running"] == 2)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.get("/health").status == 503)
+        assert health(server)["status"] == "draining" and health(server)["error"]["message"]
+        late.sendall(request_bytes({"prompt": "too late"}))
+        status, headers, body = read_reply(late)
+        assert status == 503 and headers["Retry-After"] and "shutting down" in json.loads(body)["error"]["message"]
+        status, _, body = read_reply(busy)
+        assert status == 200 and len(json.loads(body)["results"]) == 2
+        status, _, body = read_reply(streaming)
+        assert status == 200 and "timing_ms" in json.loads(body.splitlines()[-1])
+    assert server.process.wait(30) == 0
+
+
+def test_a_second_sigterm_ends_sooner(start_server, model_path):
+    server = start_server(model_path("smollm2"))
+    with connect(server) as s:
+        s.sendall(request_bytes({"prompt": [LONG] * 40, "top_n": 1}))
+        wait_until(lambda: health(server)["jobs"]["running"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: server.get("/health").status == 503)
+        server.process.send_signal(signal.SIGTERM)
+        status, _, body = read_reply(s)
+        assert status == 503 and "error" in json.loads(body)
+    assert server.process.wait(30) == 0
+
+
+def test_idle_connections_do_not_hold_the_end_up(start_server, model_path):
+    server = start_server(model_path("smollm2"))
+    with connect(server), connect(server) as half:
+        half.sendall(b"POST /distribution HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(0.1)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - start < 10
+
+
+def test_the_address_in_use_is_a_sentence(server, logitd, model_path):
+    host, port = server.netloc.split(":")
+    done = subprocess.run([logitd, "serve", "--model", model_path("smollm2"), "--host", host, "--port", port],
+                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert f"port {port}" in done.stderr and "in use" in done.stderr
