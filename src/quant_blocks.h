@@ -402,6 +402,26 @@ static inline void dequantize_iq4_xs(const void *restrict src, float *restrict d
     }
 }
 
+/// The rows of quant_type (quant.h), for every file that compiles the functions above for its instruction set.
+// clang-format off
+#define QUANT_TABLE                                                \
+    {0, "F32", 1, 4, dequantize_f32},                              \
+    {1, "F16", 1, 2, dequantize_f16},                              \
+    {30, "BF16", 1, 2, dequantize_bf16},                           \
+    {2, "Q4_0", QK, sizeof(block_q4_0), dequantize_q4_0},          \
+    {3, "Q4_1", QK, sizeof(block_q4_1), dequantize_q4_1},          \
+    {6, "Q5_0", QK, sizeof(block_q5_0), dequantize_q5_0},          \
+    {7, "Q5_1", QK, sizeof(block_q5_1), dequantize_q5_1},          \
+    {8, "Q8_0", QK, sizeof(block_q8_0), dequantize_q8_0},          \
+    {10, "Q2_K", QK_K, sizeof(block_q2_K), dequantize_q2_K},       \
+    {11, "Q3_K", QK_K, sizeof(block_q3_K), dequantize_q3_K},       \
+    {12, "Q4_K", QK_K, sizeof(block_q4_K), dequantize_q4_K},       \
+    {13, "Q5_K", QK_K, sizeof(block_q5_K), dequantize_q5_K},       \
+    {14, "Q6_K", QK_K, sizeof(block_q6_K), dequantize_q6_K},       \
+    {20, "IQ4_NL", QK, sizeof(block_iq4_nl), dequantize_iq4_nl},   \
+    {23, "IQ4_XS", QK_K, sizeof(block_iq4_xs), dequantize_iq4_xs},
+// clang-format on
+
 #undef PACKED
 #undef UNROLL
 

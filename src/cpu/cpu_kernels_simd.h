@@ -9,6 +9,7 @@
  */
 #include "cpu/cpu_kernels.h"
 #include "cpu/cpu_vec.h"
+#include "quant_blocks.h"
 #include <assert.h>
 
 #define BM (2 * CPU_LANES)
@@ -241,7 +242,9 @@ static void find_above(const float *logits, int n_cols, const float *threshold, 
 // ------------------------------------------------------------------------------------------------------- table
 
 static void dequantize(const quant_type *type, const void *src, float *dst, size_t n) {
-    type->dequantize(src, dst, n);
+    // The same functions, compiled for this instruction set.
+    static const quant_type types[] = {QUANT_TABLE};
+    types[type - quant_types].dequantize(src, dst, n);
 }
 
 #define CPU_TABLE_(level) cpu_kernels_##level

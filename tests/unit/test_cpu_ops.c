@@ -480,6 +480,26 @@ static void test_project_extremes(void **state) {
     free(memory[0]), free(memory[1]);
 }
 
+/// Weights have one exact value, whichever instruction set unpacks them.
+static void test_dequantize(void **state) {
+    (void)state;
+    enum { N_BLOCKS = 64 };
+    for (int t = 0; t < n_quant_types; t++) {
+        const quant_type *type = &quant_types[t];
+        const size_t n = (size_t)(N_BLOCKS * type->block_weights), n_bytes = (size_t)(N_BLOCKS * type->block_bytes);
+        uint8_t *blocks = malloc(n_bytes);
+        float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+        for (size_t i = 0; i < n_bytes; i++) blocks[i] = (uint8_t)(rng() & 0x3f); // halves and floats stay finite
+        type->dequantize(blocks, want, n);
+        for (int i = 0; i < n_cpu_levels; i++) {
+            if (!cpu_levels[i]->supported()) continue;
+            cpu_levels[i]->dequantize(type, blocks, got, n);
+            assert_memory_equal(got, want, n * sizeof *got);
+        }
+        free(blocks), free(want), free(got);
+    }
+}
+
 static void test_unknown_level(void **state) {
     (void)state;
     backend *b = NULL;
@@ -503,6 +523,7 @@ int main(void) {
         cmocka_unit_test(test_project_stats),
         cmocka_unit_test(test_project_ties),
         cmocka_unit_test(test_project_extremes),
+        cmocka_unit_test(test_dequantize),
         cmocka_unit_test(test_unknown_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
