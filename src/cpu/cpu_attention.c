@@ -19,18 +19,21 @@ typedef struct kv_job {
     backend_kv *kv;
 } kv_job;
 
-static void kv_write_slice(void *context, int item, int thread) {
+/// The rows of one tile, whichever sequences they belong to.
+static void kv_write_tile(void *context, int tile, int thread) {
     (void)thread;
     const kv_job *job = context;
-    const batch_slice *slice = &job->batch->slices[item];
     const int bm = job->cpu->kernels->block_m, n = job->k->n_features;
-    for (int i = 0; i < slice->n; i++) {
-        const float *k = cpu_row(job->cpu, job->k, slice->first_row + i);
-        const float *v = cpu_row(job->cpu, job->v, slice->first_row + i);
-        const size_t at = (size_t)(slice->kv_first + slice->first_pos + i) * (size_t)n;
-        for (int f = 0; f < n; f++) {
-            job->kv->k[at + (size_t)f] = k[f * bm];
-            job->kv->v[at + (size_t)f] = v[f * bm];
+    const int first = tile * bm, end = MIN(first + bm, job->batch->n_tokens);
+    for (int s = 0; s < job->batch->n_slices; s++) {
+        const batch_slice *slice = &job->batch->slices[s];
+        for (int r = MAX(first, slice->first_row); r < MIN(end, slice->first_row + slice->n); r++) {
+            const float *k = cpu_row(job->cpu, job->k, r), *v = cpu_row(job->cpu, job->v, r);
+            const size_t at = (size_t)(slice->kv_first + slice->first_pos + r - slice->first_row) * (size_t)n;
+            for (int f = 0; f < n; f++) {
+                job->kv->k[at + (size_t)f] = k[f * bm];
+                job->kv->v[at + (size_t)f] = v[f * bm];
+            }
         }
     }
 }
@@ -39,7 +42,7 @@ void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k,
                   backend_kv *kv) {
     ASSERT(k->n_features == kv->n_head_kv * kv->head_dim && v->n_features == k->n_features);
     kv_job job = {.cpu = cpu_of(b), .batch = batch, .k = k, .v = v, .kv = kv};
-    cpu_pool_run(job.cpu->pool, kv_write_slice, &job, batch->n_slices);
+    cpu_pool_run(job.cpu->pool, kv_write_tile, &job, cpu_n_tiles(job.cpu, batch->n_tokens));
 }
 
 // --------------------------------------------------------------------------------------------------- attention
