@@ -95,16 +95,25 @@ static logitd_status add_merge(tokenizer *t, gguf_str text, uint32_t rank, uint8
     return LOGITD_OK;
 }
 
-static logitd_status add_merges(tokenizer *t, const gguf_str *texts, size_t n, logitd_error *err) {
-    struct bpe_state *bpe = t->bpe;
-    size_t n_slots = 16, longest = 0;
+static bool merges_create(struct bpe_state *bpe, size_t n) {
+    size_t n_slots = 16;
     while (n_slots < 2 * n) n_slots *= 2;
-    for (size_t i = 0; i < n; i++) longest = MAX(longest, texts[i].len);
     bpe->merge_mask = n_slots - 1;
     bpe->merges = mem_alloc(n_slots, sizeof *bpe->merges);
+    if (!bpe->merges) return false;
+    for (size_t i = 0; i < n_slots; i++) bpe->merges[i].key = NO_KEY;
+    return true;
+}
+
+static logitd_status add_merges(tokenizer *t, const gguf_str *texts, size_t n, logitd_error *err) {
+    size_t longest = 0;
+    for (size_t i = 0; i < n; i++) longest = MAX(longest, texts[i].len);
     uint8_t *bytes = malloc(longest + 1);
-    logitd_status status = bpe->merges && bytes ? LOGITD_OK : tok_no_memory(err);
-    for (size_t i = 0; i < n_slots && !status; i++) bpe->merges[i].key = NO_KEY;
+    if (!bytes || !merges_create(t->bpe, n)) {
+        free(bytes);
+        return tok_no_memory(err);
+    }
+    logitd_status status = LOGITD_OK;
     for (size_t i = 0; i < n && !status; i++) status = add_merge(t, texts[i], (uint32_t)i, bytes, err);
     free(bytes);
     return status;
