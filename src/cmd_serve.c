@@ -3,22 +3,23 @@
  * SIGINT.
  *
  * The first signal drains: accepted requests are answered, new ones get 503, then the process ends with 0. A second
- * signal, or DRAIN_S, cancels what is left.
+ * signal, or --drain-seconds, cancels what is left.
  */
 #include "commands.h"
 #include "routes.h"
 #include <signal.h>
 #include <time.h>
 
-#define DRAIN_S 30 // service managers send SIGKILL after 90 s or less
+#define DRAIN_S 60 // unless --drain-seconds says otherwise; systemd sends SIGKILL after 90 s
 #define CUT_S   2  // for the last replies, which say that the request was cancelled
 
-enum { OPTION_HOST = 256, OPTION_PORT, OPTION_HELP };
+enum { OPTION_HOST = 256, OPTION_PORT, OPTION_DRAIN, OPTION_HELP };
 
 static const struct option long_options[] = {
     ENGINE_OPTIONS,
     {"host", required_argument, NULL, OPTION_HOST},
     {"port", required_argument, NULL, OPTION_PORT},
+    {"drain-seconds", required_argument, NULL, OPTION_DRAIN},
     {"help", no_argument, NULL, OPTION_HELP},
     {0},
 };
@@ -26,13 +27,14 @@ static const struct option long_options[] = {
 static void print_help(void) {
     printf("logitd serve --model M.gguf [OPTIONS]: answers POST /distribution over HTTP\n\n"
            "  --host H              address to listen on (default 127.0.0.1)\n"
-           "  --port N              port; 0 picks a free one (default 8080)\n%s"
+           "  --port N              port; 0 picks a free one (default 8080)\n"
+           "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n%s"
            "\nThe line \"listening on http://H:N\" goes to stdout once it answers. SIGTERM drains and ends with 0.\n",
-           options_engine_help);
+           DRAIN_S, options_engine_help);
 }
 
 /// -1: go on; else the exit status.
-static int read_options(int argc, char **argv, logitd_options *engine, http_options *http) {
+static int read_options(int argc, char **argv, logitd_options *engine, http_options *http, int *drain_s) {
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
@@ -40,6 +42,7 @@ static int read_options(int argc, char **argv, logitd_options *engine, http_opti
         if (options_engine(option, optarg, engine) == 2) return 2;
         if (option == OPTION_HOST) http->host = optarg;
         if (option == OPTION_PORT && !options_int("port", optarg, 0, 65535, &http->port)) return 2;
+        if (option == OPTION_DRAIN && !options_int("drain-seconds", optarg, 0, 86400, drain_s)) return 2;
         if (option == OPTION_HELP) {
             print_help();
             return 0;
@@ -69,15 +72,15 @@ static bool wait_for_requests(http_server *http, int seconds, const sigset_t *si
     return true;
 }
 
-static void drain(http_server *http, sched *scheduler, const sigset_t *signals) {
+static void drain(http_server *http, sched *scheduler, int drain_s, const sigset_t *signals) {
     sched_drain(scheduler);
-    bool drained = wait_for_requests(http, DRAIN_S, signals);
-    if (!drained) log_line(LOG_WARN, "a second signal, or not drained after %d s: cancelling what is left", DRAIN_S);
+    bool drained = wait_for_requests(http, drain_s, signals);
+    if (!drained) log_line(LOG_WARN, "a second signal, or not drained after %d s: cancelling what is left", drain_s);
     sched_cancel_all(scheduler); // after this no exchange sleeps
     if (!drained) wait_for_requests(http, CUT_S, signals);
 }
 
-static logitd_status serve(logitd_engine *engine, http_options *options, logitd_error *err) {
+static logitd_status serve(logitd_engine *engine, http_options *options, int drain_s, logitd_error *err) {
     sigset_t signals = ending_signals();
     sched *scheduler;
     service shared = {0};
@@ -95,7 +98,7 @@ static logitd_status serve(logitd_engine *engine, http_options *options, logitd_
         int signal_number;
         sigwait(&signals, &signal_number);
         log_line(LOG_INFO, "%s: draining", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
-        drain(http, scheduler, &signals);
+        drain(http, scheduler, drain_s, &signals);
         http_server_free(http);
     }
     sched_free(scheduler);
@@ -106,7 +109,8 @@ static logitd_status serve(logitd_engine *engine, http_options *options, logitd_
 int cmd_serve(int argc, char **argv) {
     logitd_options options = {0};
     http_options http = {.port = 8080};
-    int exit_status = read_options(argc, argv, &options, &http);
+    int drain_s = DRAIN_S;
+    int exit_status = read_options(argc, argv, &options, &http, &drain_s);
     if (exit_status >= 0) return exit_status;
     sigset_t signals = ending_signals();
     pthread_sigmask(SIG_BLOCK, &signals,
@@ -118,7 +122,7 @@ int cmd_serve(int argc, char **argv) {
     log_line(LOG_INFO, "%s: %s, %d tokens of vocabulary, context %d, %s %s %s, %d threads", m->name, m->architecture,
              m->n_vocab, m->n_ctx, m->backend, m->kernel, m->precision, m->n_threads);
     logitd_error err = {0};
-    logitd_status status = serve(engine, &http, &err);
+    logitd_status status = serve(engine, &http, drain_s, &err);
     logitd_close(engine);
     if (status) fprintf(stderr, "logitd: %s\n", err.message);
     return status ? 1 : 0;

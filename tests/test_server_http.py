@@ -12,7 +12,17 @@ import struct
 import subprocess
 import time
 
-LONG = "The quick brown fox jumps over the lazy dog. " * 60  # some 600 tokens: seconds of work
+import pytest
+from serving import Server
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 10  # some 100 tokens
+
+
+@pytest.fixture(scope="module")
+def small_steps(logitd, model_path):
+    """A server whose batches are small, so that a hundred tokens are many steps, also where steps are slow (sanitizers)."""
+    with Server(logitd, model_path("smollm2"), "--batch-tokens", 8) as running:
+        yield running
 
 
 def connect(server):
@@ -118,9 +128,9 @@ def test_http_1_0_and_close(server):
         assert status == 200 and len(json.loads(reply)["results"][0]["positions"][0]["full"][0]) == 49152
 
 
-def test_first_line_comes_early(server):
-    """The first position is there while the last is still being computed: prompts of 600 tokens and batches of 512."""
-    with connect(server) as s:
+def test_first_line_comes_early(small_steps):
+    """The first position is there while the last is still being computed."""
+    with connect(small_steps) as s:
         start = time.monotonic()
         s.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1, "format": "ndjson"}))
         data, first = b"", None
@@ -131,11 +141,11 @@ def test_first_line_comes_early(server):
             if first is None and b'"position"' in data:
                 first = time.monotonic() - start
         total = time.monotonic() - start
-    assert first < 0.75 * total, (first, total)
+    assert first < 0.5 * total, (first, total)
 
 
 def test_slow_reader_holds_nobody_up(server):
-    """A full reply of 200 MB whose reader sleeps: little of it is made, and others are served."""
+    """A full reply of 50 MB whose reader sleeps: little of it is made, and others are served."""
     with connect(server) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         before = health(server)["full_rows"]
@@ -147,18 +157,18 @@ def test_slow_reader_holds_nobody_up(server):
     wait_until(lambda: health(server)["jobs"]["held"] == 0)
 
 
-def test_a_client_that_leaves_stops_costing_work(server):
+def test_a_client_that_leaves_stops_costing_work(small_steps):
     for how in ("close", "reset"):
-        before = health(server)
-        with connect(server) as s:
+        before = health(small_steps)
+        with connect(small_steps) as s:
             s.sendall(request_bytes({"prompt": [LONG] * 20, "top_n": 1}))
-            wait_until(lambda: health(server)["tokens"] > before["tokens"])
+            wait_until(lambda: health(small_steps)["tokens"] > before["tokens"])
             if how == "reset":
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_until(lambda: health(server)["jobs"]["held"] == 0)
-        after = health(server)
+        wait_until(lambda: health(small_steps)["jobs"]["held"] == 0)
+        after = health(small_steps)
         assert after["jobs"]["canceled"] == before["jobs"]["canceled"] + 1
-        n_tokens = len(server.post("/tokenize", {"text": LONG}).json()["tokens"])
+        n_tokens = len(small_steps.post("/tokenize", {"text": LONG}).json()["tokens"])
         assert after["tokens"] - before["tokens"] < 0.5 * 20 * n_tokens
 
 
@@ -176,7 +186,7 @@ def test_concurrent_clients_get_what_they_get_alone(server):
 
 
 def test_sigterm_drains(start_server, model_path):
-    server = start_server(model_path("smollm2"))
+    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 600)
     with connect(server) as busy, connect(server) as late, connect(server) as streaming:
         busy.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1}))
         streaming.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"}))
@@ -191,13 +201,13 @@ def test_sigterm_drains(start_server, model_path):
         assert status == 200 and len(json.loads(body)["results"]) == 2
         status, _, body = read_reply(streaming)
         assert status == 200 and "timing_ms" in json.loads(body.splitlines()[-1])
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_a_second_sigterm_ends_sooner(start_server, model_path):
-    server = start_server(model_path("smollm2"))
+    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 600)
     with connect(server) as s:
-        s.sendall(request_bytes({"prompt": [LONG] * 40, "top_n": 1}))
+        s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.get("/health").status == 503)
@@ -205,6 +215,16 @@ def test_a_second_sigterm_ends_sooner(start_server, model_path):
         status, _, body = read_reply(s)
         assert status == 503 and "error" in json.loads(body)
     assert server.process.wait(30) == 0
+
+
+def test_draining_has_a_time_limit(start_server, model_path):
+    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 1)
+    with connect(server) as s:
+        s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
+        wait_until(lambda: health(server)["jobs"]["running"] == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert read_reply(s)[0] == 503
+    assert server.process.wait(60) == 0
 
 
 def test_idle_connections_do_not_hold_the_end_up(start_server, model_path):
