@@ -213,10 +213,7 @@ static logitd_status write_json(logitd_engine *engine, const dist_request *reque
 }
 
 static logitd_status write_reply(logitd_engine *engine, const score_options *o, const dist_request *request,
-                                 const logitd_job *job, logitd_error *err) {
-    FILE *out = o->out ? fopen(o->out, "wb") : stdout;
-    const char *name = o->out ? o->out : "stdout";
-    if (!out) return error_set(err, LOGITD_EIO, "cannot open %s: %s", name, strerror(errno));
+                                 const logitd_job *job, FILE *out, logitd_error *err) {
     logitd_status status = LOGITD_OK;
     if (o->table) {
         score_table_write(logitd_tokenizer(engine), job, out);
@@ -224,12 +221,11 @@ static logitd_status write_reply(logitd_engine *engine, const score_options *o, 
         status = write_json(engine, request, job, out, err);
     }
     bool failed = ferror(out) || fflush(out) != 0;
-    if (o->out) failed |= fclose(out) != 0;
-    if (failed && !status) status = error_set(err, LOGITD_EIO, "cannot write %s: %s", name, strerror(errno));
-    return status;
+    if (!failed || status) return status;
+    return error_set(err, LOGITD_EIO, "cannot write %s: %s", o->out ? o->out : "stdout", strerror(errno));
 }
 
-static logitd_status score(logitd_engine *engine, const score_options *o, logitd_error *err) {
+static logitd_status score(logitd_engine *engine, const score_options *o, FILE *out, logitd_error *err) {
     buffer text = {0};
     dist_request request = {0};
     logitd_job *job = NULL;
@@ -244,7 +240,7 @@ static logitd_status score(logitd_engine *engine, const score_options *o, logitd
         status = logitd_job_create(engine, &request.request, &job, err);
     }
     if (!status) status = run(engine, job, err);
-    if (!status) status = write_reply(engine, o, &request, job, err);
+    if (!status) status = write_reply(engine, o, &request, job, out, err);
     if (job) logitd_withdraw(engine, job);
     logitd_job_free(job);
     dist_request_free(&request);
@@ -256,11 +252,19 @@ int cmd_score(int argc, char **argv) {
     score_options o = {.temperatures = {1.0}, .n_temperatures = 1, .top_n = 20, .table = true};
     int exit_status = read_options(argc, argv, &o);
     if (exit_status >= 0) return exit_status;
+    FILE *out = o.out ? fopen(o.out, "wb") : stdout; // before the work, which may take long
+    if (!out) {
+        fprintf(stderr, "logitd score: cannot open %s: %s\n", o.out, strerror(errno));
+        return 1;
+    }
     logitd_engine *engine = options_open(&o.engine);
     if (!engine) return 1;
     logitd_error err = {0};
-    logitd_status status = score(engine, &o, &err);
+    logitd_status status = score(engine, &o, out, &err);
     logitd_close(engine);
+    if (o.out && fclose(out) != 0 && !status) {
+        status = error_set(&err, LOGITD_EIO, "cannot write %s: %s", o.out, strerror(errno));
+    }
     if (status) fprintf(stderr, "logitd score: %s\n", err.message);
     return status ? 1 : 0;
 }

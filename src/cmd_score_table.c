@@ -5,9 +5,9 @@
 
 #define TEXT_COLUMNS 18
 
-/// A token's text on one line: ␣ for a space, ⏎ → ␍ for line breaks and tabs, ␀-style pictures for other controls;
-/// padded or cut to TEXT_COLUMNS characters (wide characters count as one).
-static void put_text(const tokenizer *t, int32_t id, FILE *out) {
+/// A token's text on one line: ␣ for a space, ⏎ ␍ → for line breaks and tabs, · for other control characters;
+/// cut to TEXT_COLUMNS characters, and padded if `pad` (wide characters count as one).
+static void put_text(const tokenizer *t, int32_t id, bool pad, FILE *out) {
     token_bytes bytes = tokenizer_bytes(t, id);
     buffer text = {0};
     utf8_append_lossy(&text, bytes.data, bytes.len);
@@ -34,7 +34,7 @@ static void put_text(const tokenizer *t, int32_t id, FILE *out) {
         }
         i += (size_t)n;
     }
-    fprintf(out, "%*s", TEXT_COLUMNS - columns, "");
+    if (pad) fprintf(out, "%*s", TEXT_COLUMNS - columns, "");
     buffer_free(&text);
 }
 
@@ -55,7 +55,7 @@ static void put_line(const tokenizer *t, const logitd_request *r, int position, 
     int n_top = MIN(r->top_n, tokenizer_n_vocab(t));
     fprintf(out, "%6d  ", position);
     if (id >= 0) {
-        put_text(t, id, out);
+        put_text(t, id, true, out);
     } else {
         fprintf(out, "%-*s", TEXT_COLUMNS, "(what comes next)");
     }
@@ -76,8 +76,10 @@ static void put_line(const tokenizer *t, const logitd_request *r, int position, 
             fprintf(out, " %8s %6s", "-", "-");
         }
     }
-    fputs("  ", out);
-    if (before) put_text(t, before->top_id[0], out);
+    if (before) {
+        fputs("  ", out);
+        put_text(t, before->top_id[0], false, out);
+    }
     fputc('\n', out);
 }
 
