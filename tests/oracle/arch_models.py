@@ -38,6 +38,7 @@ class Variant:
     n_layer: int = 3
     n_vocab: int = 1009
     tied: bool = True
+    attn_bias: bool = False
     types: tuple = MIX
     n_tokens: int = 48  # of the prompt that the tests use
     n_ctx: int = 256
@@ -55,18 +56,23 @@ VARIANTS = {
     "llama_untied": Variant(**LLAMA, tied=False, n_vocab=1031, keys={"rope.freq_base": 100000.0}),
     "llama_head80": Variant(**LLAMA | {"head_dim": 80}, tied=False),
     "llama_mha": Variant("llama", 128, 2, 2, 64, 96, n_layer=2, n_vocab=1024, types=("F32",)),
+    "llama_bias": Variant(**LLAMA, attn_bias=True),
     "llama_kquants": Variant("llama", 256, 4, 1, 64, 768, tied=False, types=tuple(BLOCKS)),
     "llama_linear": Variant(**LLAMA, keys={"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
     "llama_yarn": Variant(**LLAMA, n_tokens=96, keys=YARN),
     "llama_yarn_factor": Variant(**LLAMA, n_tokens=96, keys=YARN | {"rope.scaling.attn_factor": 0.75}),
+    "llama_yarn_betas": Variant(**LLAMA, n_tokens=96, keys=YARN | {"rope.scaling.yarn_beta_fast": 2.0,
+                                                                  "rope.scaling.yarn_beta_slow": 0.5}),
     "llama_llama3": Variant(**LLAMA, n_tokens=96, llama3_scaling=(8.0, 1.0, 4.0, 64)),
     "gemma3": Variant(**GEMMA3, keys={"rope.freq_base": 1000000.0, "attention.sliding_window": 16}),
     "gemma3_softcap": Variant(**GEMMA3, keys={"rope.freq_base": 1000000.0, "attention.sliding_window": 15,
                                               "final_logit_softcapping": 5.0}),
     "gemma3_linear": Variant(**GEMMA3, keys={"rope.freq_base": 1000000.0, "attention.sliding_window": 16,
                                              "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),
-    "qwen2": Variant("qwen2", 224, 7, 1, 32, 352, keys={"rope.freq_base": 1000000.0}),
-    "qwen2_untied": Variant("qwen2", 224, 7, 1, 32, 352, tied=False),
+    "gemma3_bases": Variant(**GEMMA3, keys={"rope.freq_base": 500000.0, "attention.sliding_window": 16,
+                                            "rope.freq_base_swa": 3000.0}),
+    "qwen2": Variant("qwen2", 224, 7, 1, 32, 352, attn_bias=True, keys={"rope.freq_base": 1000000.0}),
+    "qwen2_untied": Variant("qwen2", 224, 7, 1, 32, 352, attn_bias=True, tied=False),
     "qwen3": Variant("qwen3", 160, 4, 2, 64, 416, keys={"rope.freq_base": 1000000.0}),
     "gpt2": Variant("gpt2", 192, 4, 4, 48, 480),
     "gpt2_untied": Variant("gpt2", 192, 4, 4, 48, 480, tied=False),
@@ -140,13 +146,13 @@ def tensors(name, v):
         if gpt2:
             yield from linear(f"{at}.attn_qkv", n_q + 2 * n_kv, v.n_embd, 1.3)
         else:
-            yield from linear(f"{at}.attn_q", n_q, v.n_embd, 1.3, v.arch == "qwen2")
-            yield from linear(f"{at}.attn_k", n_kv, v.n_embd, 1.3, v.arch == "qwen2")
-            yield from linear(f"{at}.attn_v", n_kv, v.n_embd, 1.0, v.arch == "qwen2")
+            yield from linear(f"{at}.attn_q", n_q, v.n_embd, 1.3, v.attn_bias)
+            yield from linear(f"{at}.attn_k", n_kv, v.n_embd, 1.3, v.attn_bias)
+            yield from linear(f"{at}.attn_v", n_kv, v.n_embd, 1.0, v.attn_bias)
         if gemma or v.arch == "qwen3":
             yield from norm(f"{at}.attn_q_norm", v.head_dim)
             yield from norm(f"{at}.attn_k_norm", v.head_dim)
-        yield from linear(f"{at}.attn_output", v.n_embd, n_q)
+        yield from linear(f"{at}.attn_output", v.n_embd, n_q, bias=gpt2 or v.attn_bias and v.arch == "llama")
         if gemma:
             yield from norm(f"{at}.post_attention_norm")
         yield from norm(f"{at}.ffn_norm")

@@ -61,6 +61,9 @@ def forward(path, ids):
     def get(key, default=None):
         return meta.get(f"{arch}.{key}", default)
 
+    def bias(name, i):
+        return weight(name, i) if f"blk.{i}.{name}" in tensors else 0.0
+
     def weight(name, i=None):
         tensor = tensors[name if i is None else f"blk.{i}.{name}"]
         return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64)
@@ -75,14 +78,16 @@ def forward(path, ids):
     x = embedding[list(ids)] * (np.sqrt(n_embd) if gemma else 1.0)
     for i in range(get("block_count")):
         local = gemma and (i + 1) % 6 != 0
-        base, factor = (10000.0, 1.0) if local else (get("rope.freq_base", 10000.0), get("rope.scaling.factor", 1.0))
+        base, factor = (get("rope.freq_base_swa", 10000.0), 1.0) if local else (get("rope.freq_base", 10000.0), get("rope.scaling.factor", 1.0))
         y = rms_norm(x, weight("attn_norm.weight", i), eps)
-        q, k, v = (np.reshape(y @ weight(f"attn_{m}.weight", i).T, (n, -1, head_dim)) for m in "qkv")
+        q, k, v = (np.reshape(y @ weight(f"attn_{m}.weight", i).T + bias(f"attn_{m}.bias", i), (n, -1, head_dim))
+                   for m in "qkv")
         if gemma:
             q = rms_norm(q, weight("attn_q_norm.weight", i), eps)
             k = rms_norm(k, weight("attn_k_norm.weight", i), eps)
         q, k = (rope(m, base, factor, freq_factors, interleaved=not gemma) for m in (q, k))
-        y = attention(q, k, v, get("attention.sliding_window") if local else n) @ weight("attn_output.weight", i).T
+        y = attention(q, k, v, get("attention.sliding_window") if local else n)
+        y = y @ weight("attn_output.weight", i).T + bias("attn_output.bias", i)
         x = x + (rms_norm(y, weight("post_attention_norm.weight", i), eps) if gemma else y)
         y = rms_norm(x, weight("ffn_norm.weight", i), eps)
         gate, up = y @ weight("ffn_gate.weight", i).T, y @ weight("ffn_up.weight", i).T

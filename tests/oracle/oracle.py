@@ -104,7 +104,7 @@ BLOCK = {  # llama, qwen2, qwen3: GGUF name -> transformers name, within a layer
     "attn_k.weight": "self_attn.k_proj.weight", "attn_k.bias": "self_attn.k_proj.bias",
     "attn_v.weight": "self_attn.v_proj.weight", "attn_v.bias": "self_attn.v_proj.bias",
     "attn_q_norm.weight": "self_attn.q_norm.weight", "attn_k_norm.weight": "self_attn.k_norm.weight",
-    "attn_output.weight": "self_attn.o_proj.weight",
+    "attn_output.weight": "self_attn.o_proj.weight", "attn_output.bias": "self_attn.o_proj.bias",
     "ffn_norm.weight": "post_attention_layernorm.weight",
     "ffn_gate.weight": "mlp.gate_proj.weight", "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
@@ -150,6 +150,8 @@ def rope_parameters(file):
         # llama.cpp: the paper's magnitude, times a factor of the file's own.
         magnitude = 1.0 + 0.1 * math.log(parameters["factor"])
         parameters["attention_factor"] = magnitude * file.get("rope.scaling.attn_factor", 1.0)
+        parameters["beta_fast"] = file.get("rope.scaling.yarn_beta_fast", 32.0)
+        parameters["beta_slow"] = file.get("rope.scaling.yarn_beta_slow", 1.0)
     return parameters
 
 
@@ -173,6 +175,8 @@ def make_config(file):
         "num_key_value_heads": file.get("attention.head_count_kv", n_head), "head_dim": head_dim(file),
         "max_position_embeddings": file.get("context_length"),
         "rms_norm_eps": file.get("attention.layer_norm_rms_epsilon"), "rope_parameters": rope_parameters(file)}
+    if arch == "llama":
+        common["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
     if arch == "gemma3":
         local = {"rope_type": "default", "rope_theta": float(file.get("rope.freq_base_swa", 10000.0))}
         scalar = head_dim(file) if file.get("block_count") != 62 else file.get("embedding_length") // n_head  # 27B
@@ -185,10 +189,9 @@ def make_config(file):
 def hf_weight(file, name, ours):
     """One tensor as transformers wants it."""
     weight = file.weight(name)
-    if file.arch == "llama" and ours in ("attn_q.weight", "attn_k.weight"):
+    if file.arch == "llama" and ours.startswith(("attn_q.", "attn_k.")):
         # GGUF holds the rotated pairs (i, i + head_dim/2) side by side.
-        heads = file.get("attention.head_count" if ours == "attn_q.weight" else "attention.head_count_kv")
-        return weight.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+        return weight.reshape(-1, head_dim(file) // 2, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
     if file.arch == "gemma3" and name.endswith("norm.weight"):
         return weight - 1.0  # transformers adds the one back; exact but for the last bit of a double
     if file.arch == "gpt2" and weight.ndim == 2 and ours in BLOCK_GPT2:
