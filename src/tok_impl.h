@@ -105,10 +105,10 @@ typedef struct merge_symbol {
     int32_t merged_id;   // what that gives
 } merge_symbol;
 
+/// A word of the text and where its ids are in the output, both from the start of the work.
 typedef struct word_slot {
-    const uint8_t *word;
-    uint32_t len, n_ids;
-    size_t ids_at; // in the output
+    uint32_t word, ids_at;
+    uint8_t len, n_ids;
 } word_slot;
 
 /// Working memory of one tokenizer_encode.
@@ -116,6 +116,7 @@ struct tok_work {
     const uint8_t *text;
     uint32_t n_bytes, n_spans;
     token_vec *out;
+    size_t out_start; // out->n at the start
     logitd_error *err;
     merge_symbol *symbols; // [word_cap]
     tok_heap heap;         // rank << 32 | index of the left symbol
@@ -228,9 +229,10 @@ typedef logitd_status (*tok_word_fn)(const tokenizer *t, tok_work *w, const uint
 logitd_status tok_reserve_word(tok_work *w, uint32_t n);
 /// Merges the n bytes' worth of linked w->symbols until no pair merges: always the lowest rank, then the leftmost.
 void tok_merge(const tokenizer *t, tok_work *w, const uint8_t *word, uint32_t n, tok_pair_fn find);
-/// Runs `encode` on a word, or repeats the ids of the same word seen before. Words must stay where they are until the
-/// end of the work.
-logitd_status tok_encode_word(const tokenizer *t, tok_work *w, const uint8_t *word, uint32_t n, tok_word_fn encode);
+/// Runs `encode` on a word, or repeats the ids of the same word seen before. All words of a work lie in the 4 GiB from
+/// `base` on, and stay there until its end.
+logitd_status tok_encode_word(const tokenizer *t, tok_work *w, const uint8_t *base, uint32_t word, uint32_t n,
+                              tok_word_fn encode);
 
 // ------------------------------------------------------------------------------------------------------- tok_pre.c
 

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#define CACHED_WORD_BYTES 64 // longer words seldom come twice
+#define CACHED_WORD_BYTES 64 // and no more ids; longer words seldom come twice
 
 logitd_status tok_reserve_word(tok_work *w, uint32_t n) {
     if (n <= w->word_cap) return LOGITD_OK;
@@ -52,24 +52,25 @@ void tok_merge(const tokenizer *t, tok_work *w, const uint8_t *word, uint32_t n,
 /// A table of a power of two of words for a text of n bytes; without memory there is no cache.
 static void cache_create(tok_work *w) {
     size_t n_slots = 64;
-    while (n_slots < 4096 && n_slots < w->n_bytes / 8) n_slots *= 2;
+    while (n_slots < 16384 && n_slots < w->n_bytes / 8) n_slots *= 2;
     w->words = mem_alloc(n_slots, sizeof *w->words);
     w->word_mask = n_slots - 1;
 }
 
-logitd_status tok_encode_word(const tokenizer *t, tok_work *w, const uint8_t *word, uint32_t n, tok_word_fn encode) {
-    if (n > CACHED_WORD_BYTES) return encode(t, w, word, n);
+logitd_status tok_encode_word(const tokenizer *t, tok_work *w, const uint8_t *base, uint32_t word, uint32_t n,
+                              tok_word_fn encode) {
+    token_vec *out = w->out;
     if (!w->words) cache_create(w);
-    if (!w->words) return encode(t, w, word, n);
-    word_slot *slot = &w->words[tok_hash(word, n) & w->word_mask];
-    if (slot->len == n && tok_equal(slot->word, word, n)) {
-        logitd_status status = LOGITD_OK;
-        for (size_t i = 0; i < slot->n_ids && status == LOGITD_OK; i++)
-            status = tok_push(w, w->out->ids[slot->ids_at + i]);
+    if (n > CACHED_WORD_BYTES || !w->words) return encode(t, w, base + word, n);
+    word_slot *slot = &w->words[tok_hash(base + word, n) & w->word_mask];
+    logitd_status status = LOGITD_OK;
+    if (slot->len == n && tok_equal(base + slot->word, base + word, n)) {
+        size_t at = w->out_start + slot->ids_at;
+        for (size_t i = 0; i < slot->n_ids && !status; i++) status = tok_push(w, out->ids[at + i]);
         return status;
     }
-    size_t first = w->out->n;
-    logitd_status status = encode(t, w, word, n);
-    *slot = (word_slot){word, n, (uint32_t)(w->out->n - first), first};
+    size_t first = out->n;
+    status = encode(t, w, base + word, n);
+    *slot = (word_slot){word, (uint32_t)(first - w->out_start), (uint8_t)n, (uint8_t)(out->n - first)};
     return status;
 }

@@ -214,7 +214,7 @@ typedef struct pre_run {
 static logitd_status run_stage(const pre_run *run, int stage, uint32_t start, uint32_t end) {
     tok_work *w = run->w;
     if (start == end) return LOGITD_OK;
-    if (stage == run->split->n_stages) return tok_encode_word(run->t, w, w->text + start, end - start, run->encode);
+    if (stage == run->split->n_stages) return tok_encode_word(run->t, w, w->text, start, end - start, run->encode);
     logitd_status status = LOGITD_OK;
     while (start < end && !status) {
         int rc = pcre2_match(run->split->stages[stage], w->text, end, start, PCRE2_NO_UTF_CHECK, w->match_data, NULL);

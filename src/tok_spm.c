@@ -161,14 +161,14 @@ static inline bool is_joined(const tokenizer *t, uint8_t a, uint8_t b) {
 static logitd_status spm_encode(const tokenizer *t, tok_work *w, uint32_t start, uint32_t end) {
     bool prefix = t->spm->space_prefix; // a piece follows the start of the text or a special token
     size_t first = w->out->n;
-    uint32_t n;
+    uint32_t n, base = (uint32_t)w->n_normalized;
     const uint8_t *piece = normalize(w, start, end, prefix, &n);
     if (!piece) return tok_no_memory(w->err);
     logitd_status status = LOGITD_OK;
     for (uint32_t word = 0, i; word < n && !status; word = i) {
         i = word + 1;
         while (i < n && is_joined(t, piece[i - 1], piece[i])) i++;
-        status = tok_encode_word(t, w, piece + word, i - word, encode_word);
+        status = tok_encode_word(t, w, w->normalized, base + word, i - word, encode_word);
     }
     if (!status) set_offsets(t, w, first, start, prefix);
     return status;

@@ -367,7 +367,8 @@ logitd_status tokenizer_encode(const tokenizer *t, const char *text, size_t n_by
     if (status) return status;
     size_t n_before = out->n;
     span_vec spans = {0};
-    tok_work w = {.text = (const uint8_t *)text, .n_bytes = (uint32_t)n_bytes, .out = out, .err = err};
+    tok_work w = {
+        .text = (const uint8_t *)text, .n_bytes = (uint32_t)n_bytes, .out = out, .out_start = out->n, .err = err};
     status = tok_find_special(t, w.text, w.n_bytes, special, &spans, err);
     w.n_spans = (uint32_t)spans.n;
     if (!status && add_bos) status = push_at(&w, t->bos_id, UINT32_MAX);
