@@ -80,7 +80,7 @@ static void drain(http_server *http, sched *scheduler, int drain_s, const sigset
     if (!drained) wait_for_requests(http, CUT_S, signals);
 }
 
-static logitd_status serve(logitd_engine *engine, http_options *options, int drain_s, logitd_error *err) {
+static logitd_status serve(logitd_engine *engine, const http_options *options, int drain_s, logitd_error *err) {
     sigset_t signals = ending_signals();
     sched *scheduler;
     service shared = {0};
@@ -88,10 +88,11 @@ static logitd_status serve(logitd_engine *engine, http_options *options, int dra
     logitd_status status = sched_create(&(sched_options){.engine = engine}, &scheduler, err);
     if (status) return status;
     status = service_init(&shared, engine, scheduler, err);
-    options->routes = routes;
-    options->n_routes = n_routes;
-    options->context = &shared;
-    if (!status) status = http_server_create(options, &http, err);
+    http_options with_routes = *options;
+    with_routes.routes = routes;
+    with_routes.n_routes = n_routes;
+    with_routes.context = &shared;
+    if (!status) status = http_server_create(&with_routes, &http, err);
     if (!status) {
         printf("listening on %s\n", http_server_url(http));
         fflush(stdout);
