@@ -14,10 +14,10 @@ typedef double (*loop)(void *memory);
 #define FMA_LOOP(name, lanes, n_acc, attribute)                                                                        \
     attribute static double name(void *memory) {                                                                       \
         typedef float v __attribute__((vector_size(4 * (lanes))));                                                     \
-        v acc[n_acc] = {0};                                                                                            \
-        v a = {0}, b = {0};                                                                                            \
+        v acc[n_acc], a = {0}, b = {0};                                                                                \
         a += 0.5f;                                                                                                     \
         b += 0.25f;                                                                                                    \
+        for (int i = 0; i < n_acc; i++) acc[i] = a * (float)i; /* different, or the compiler merges them */            \
         for (int step = 0; step < FMA_STEPS; step++) {                                                                 \
             _Pragma("GCC unroll 32") for (int i = 0; i < n_acc; i++) acc[i] = acc[i] * a + b;                          \
             __asm__ volatile("" : "+x"(a), "+x"(b));                                                                   \
@@ -40,7 +40,8 @@ static loop best_fma(void) {
 #    undef FMA_LOOP
 static double fma_baseline(void *memory) {
     typedef float v __attribute__((vector_size(16)));
-    v acc[24] = {0}, a = {0.5f, 0.5f, 0.5f, 0.5f}, b = {0.25f, 0.25f, 0.25f, 0.25f};
+    v acc[24], a = {0.5f, 0.5f, 0.5f, 0.5f}, b = {0.25f, 0.25f, 0.25f, 0.25f};
+    for (int i = 0; i < 24; i++) acc[i] = a * (float)i; // different, or the compiler merges them
     for (int step = 0; step < FMA_STEPS; step++) {
 #    pragma GCC unroll 24
         for (int i = 0; i < 24; i++) acc[i] = acc[i] * a + b;
