@@ -2,6 +2,7 @@
 there, and the same question gives the same bytes however it is put. What the numbers should be is test_distribution_exact.py's.
 """
 
+import concurrent.futures
 import json
 import math
 
@@ -200,6 +201,18 @@ def test_batch_is_its_singles(server):
     for prompt, result in zip(prompts, batch):
         (single,) = server.distribution(prompt=prompt, temperatures=T)["results"]
         assert {**result, "index": 0} == single
+
+
+def test_concurrent_clients_get_what_they_get_alone(server):
+    bodies = [{"prompt": f"{i} green bottles " * (i % 3 + 1), "temperatures": [0.5, 1], "top_n": 3} for i in range(32)]
+    bodies[7].update(top_n="full", positions="last")
+
+    def ask(body):
+        return stable(server.distribution(**body))
+
+    alone = [ask(body) for body in bodies]
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, bodies)) == alone
 
 
 def test_bos_and_special(server):

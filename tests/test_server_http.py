@@ -12,16 +12,23 @@ import struct
 import subprocess
 import time
 
+import arch_models
 import pytest
 from serving import Server
 
-LONG = "The quick brown fox jumps over the lazy dog. " * 10  # some 100 tokens
+LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
+ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # a prompt is many steps: time for something to happen in between
 
 
 @pytest.fixture(scope="module")
-def small_steps(logitd, model_path):
-    """A server whose batches are small, so that a hundred tokens are many steps, also where steps are slow (sanitizers)."""
-    with Server(logitd, model_path("smollm2"), "--batch-tokens", 8) as running:
+def tiny(tmp_path_factory):
+    """A model of 0.4 million weights: what is tested here is HTTP, also where a step is slow (sanitizers)."""
+    return arch_models.write("llama_mha", tmp_path_factory.mktemp("http") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def server(logitd, tiny):
+    with Server(logitd, tiny, *ONE_TOKEN_STEPS) as running:
         yield running
 
 
@@ -125,12 +132,12 @@ def test_http_1_0_and_close(server):
     with connect(server) as s:
         s.sendall(b"POST /distribution HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         status, _, reply = read_reply(s)
-        assert status == 200 and len(json.loads(reply)["results"][0]["positions"][0]["full"][0]) == 49152
+        assert status == 200 and len(json.loads(reply)["results"][0]["positions"][0]["full"][0]) == 1024
 
 
-def test_first_line_comes_early(small_steps):
+def test_first_line_comes_early(server):
     """The first position is there while the last is still being computed."""
-    with connect(small_steps) as s:
+    with connect(server) as s:
         start = time.monotonic()
         s.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1, "format": "ndjson"}))
         data, first = b"", None
@@ -145,11 +152,11 @@ def test_first_line_comes_early(small_steps):
 
 
 def test_slow_reader_holds_nobody_up(server):
-    """A full reply of 50 MB whose reader sleeps: little of it is made, and others are served."""
+    """A full reply of more than 150 MB whose reader sleeps: little of it is made, and others are served."""
     with connect(server) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         before = health(server)["full_rows"]
-        s.sendall(request_bytes({"prompt": LONG, "top_n": "full"}))
+        s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1] * 32}))
         assert s.recv(1000).startswith(b"HTTP/1.1 200")
         assert server.distribution(prompt="others go on", top_n=1)
         time.sleep(0.5)
@@ -157,19 +164,19 @@ def test_slow_reader_holds_nobody_up(server):
     wait_until(lambda: health(server)["jobs"]["held"] == 0)
 
 
-def test_a_client_that_leaves_stops_costing_work(small_steps):
+def test_a_client_that_leaves_stops_costing_work(server):
     for how in ("close", "reset"):
-        before = health(small_steps)
-        with connect(small_steps) as s:
-            s.sendall(request_bytes({"prompt": [LONG] * 20, "top_n": 1}))
-            wait_until(lambda: health(small_steps)["tokens"] > before["tokens"])
+        before = health(server)
+        with connect(server) as s:
+            s.sendall(request_bytes({"prompt": [LONG] * 50, "top_n": 1}))
+            wait_until(lambda: health(server)["tokens"] > before["tokens"])
             if how == "reset":
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        wait_until(lambda: health(small_steps)["jobs"]["held"] == 0)
-        after = health(small_steps)
+        wait_until(lambda: health(server)["jobs"]["held"] == 0)
+        after = health(server)
         assert after["jobs"]["canceled"] == before["jobs"]["canceled"] + 1
-        n_tokens = len(small_steps.post("/tokenize", {"text": LONG}).json()["tokens"])
-        assert after["tokens"] - before["tokens"] < 0.5 * 20 * n_tokens
+        n_tokens = len(server.post("/tokenize", {"text": LONG}).json()["tokens"])
+        assert after["tokens"] - before["tokens"] < 0.5 * 50 * n_tokens
 
 
 def test_concurrent_clients_get_what_they_get_alone(server):
@@ -185,10 +192,10 @@ def test_concurrent_clients_get_what_they_get_alone(server):
     assert together == alone
 
 
-def test_sigterm_drains(start_server, model_path):
-    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 600)
+def test_sigterm_drains(start_server, tiny):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 600)
     with connect(server) as busy, connect(server) as late, connect(server) as streaming:
-        busy.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1}))
+        busy.sendall(request_bytes({"prompt": [LONG] * 5, "top_n": 1}))
         streaming.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"}))
         wait_until(lambda: health(server)["jobs"]["running"] == 2)
         server.process.send_signal(signal.SIGTERM)
@@ -198,14 +205,14 @@ def test_sigterm_drains(start_server, model_path):
         status, headers, body = read_reply(late)
         assert status == 503 and headers["Retry-After"] and "shutting down" in json.loads(body)["error"]["message"]
         status, _, body = read_reply(busy)
-        assert status == 200 and len(json.loads(body)["results"]) == 2
+        assert status == 200 and len(json.loads(body)["results"]) == 5
         status, _, body = read_reply(streaming)
         assert status == 200 and "timing_ms" in json.loads(body.splitlines()[-1])
     assert server.process.wait(60) == 0
 
 
-def test_a_second_sigterm_ends_sooner(start_server, model_path):
-    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 600)
+def test_a_second_sigterm_ends_sooner(start_server, tiny):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 600)
     with connect(server) as s:
         s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
@@ -217,8 +224,8 @@ def test_a_second_sigterm_ends_sooner(start_server, model_path):
     assert server.process.wait(30) == 0
 
 
-def test_draining_has_a_time_limit(start_server, model_path):
-    server = start_server(model_path("smollm2"), "--batch-tokens", 8, "--drain-seconds", 1)
+def test_draining_has_a_time_limit(start_server, tiny):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 1)
     with connect(server) as s:
         s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
@@ -227,8 +234,8 @@ def test_draining_has_a_time_limit(start_server, model_path):
     assert server.process.wait(60) == 0
 
 
-def test_idle_connections_do_not_hold_the_end_up(start_server, model_path):
-    server = start_server(model_path("smollm2"))
+def test_idle_connections_do_not_hold_the_end_up(start_server, tiny):
+    server = start_server(tiny)
     with connect(server), connect(server) as half:
         half.sendall(b"POST /distribution HTTP/1.1\r\nHost: x\r\n")
         time.sleep(0.1)
@@ -238,9 +245,9 @@ def test_idle_connections_do_not_hold_the_end_up(start_server, model_path):
         assert time.monotonic() - start < 10
 
 
-def test_the_address_in_use_is_a_sentence(server, logitd, model_path):
+def test_the_address_in_use_is_a_sentence(server, logitd, tiny):
     host, port = server.netloc.split(":")
-    done = subprocess.run([logitd, "serve", "--model", model_path("smollm2"), "--host", host, "--port", port],
+    done = subprocess.run([logitd, "serve", "--model", tiny, "--host", host, "--port", port],
                           capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
     assert done.returncode == 1
     assert f"port {port}" in done.stderr and "in use" in done.stderr
