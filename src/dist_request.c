@@ -201,6 +201,12 @@ static logitd_status check_length(parse *p, const char *path, size_t n) {
 
 static logitd_status add_text(parse *p, int i, const char *path, const char *text, size_t n) {
     token_vec v = {0};
+    const size_t fewest = n / tokenizer_longest(p->tokenizer);
+    if (fewest > (size_t)p->model->n_ctx) { // not worth encoding
+        return error_set_param(p->err, LOGITD_EINVAL, path,
+                               "%s has %zu bytes, so at least %zu tokens; this model's context takes at most %d", path,
+                               n, fewest, p->model->n_ctx);
+    }
     logitd_status status = tokenizer_encode(p->tokenizer, text, n, p->add_bos, p->special, &v, p->err);
     if (status && p->err && !*p->err->param) snprintf(p->err->param, sizeof p->err->param, "%s", path);
     if (!status) status = check_length(p, path, v.n);

@@ -212,10 +212,26 @@ static http_step handle_detokenize(http_exchange *x) {
 /// Parts of the contract that this build does not have.
 static http_step handle_absent(http_exchange *x) {
     return http_fail(
-        x, 400, "",
+        x, 404, "",
         "%s is not in this build; it has POST /distribution, /tokenize and /detokenize, and GET /model and "
         "/health",
         x->path);
+}
+
+static http_step handle_home(http_exchange *x) {
+    x->status = 200;
+    x->content_type = "text/html; charset=utf-8";
+    buffer_puts(&x->reply,
+                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>logitd</title>"
+                "<style>body{font:16px/1.5 sans-serif;max-width:44em;margin:3em auto;padding:0 1em}"
+                "pre{background:#f3f3f3;padding:1em;overflow:auto}</style>"
+                "<h1>logitd</h1><p>This server answers with next-token distributions. Ask it:</p>"
+                "<pre>curl -s URL/distribution -H 'Content-Type: application/json' \\\n"
+                "  -d '{\"prompt\": \"The capital of France is\", \"positions\": \"last\", \"top_n\": 5}'</pre>"
+                "<p>What it runs: <a href=\"/model\">/model</a>. How it is: <a href=\"/health\">/health</a>.</p>"
+                "<script>const pre=document.querySelector('pre');"
+                "pre.textContent=pre.textContent.replace('URL',location.origin)</script></html>\n");
+    return HTTP_DONE;
 }
 
 const http_route routes[] = {
@@ -224,7 +240,7 @@ const http_route routes[] = {
     {"POST", "/detokenize", handle_detokenize},
     {"GET", "/model", handle_model},
     {"GET", "/health", handle_health},
-    {"GET", "/", handle_absent},
+    {"GET", "/", handle_home},
     {"GET", "/vocab", handle_absent},
     {"GET", "/metrics", handle_absent},
     {"GET", "/openapi.json", handle_absent},

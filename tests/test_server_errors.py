@@ -174,9 +174,22 @@ def test_paths_and_methods(server, method, path, status, allow):
     assert reply.headers["Allow"] == allow
 
 
-@pytest.mark.parametrize("path", ["/", "/vocab", "/metrics", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/vocab", "/metrics", "/openapi.json"])
 def test_absent_parts_say_so(server, path):
-    assert "not in this build" in error_of(server.get(path), 400)["message"]
+    assert "not in this build" in error_of(server.get(path), 404)["message"]
+
+
+def test_home_page(server):
+    reply = server.get("/")
+    assert reply.status == 200 and reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b"<title>logitd</title>" in reply.body and b"/distribution" in reply.body
+
+
+def test_a_text_far_over_the_context_is_not_even_encoded(server):
+    """10 MB in one word took seconds to encode before it was refused."""
+    n_ctx = server.get("/model").json()["n_ctx"]
+    error = error_of(server.post("/distribution", {"prompt": ["a", "x" * 10_000_000]}), 400)
+    assert error["param"] == "prompt[1]" and str(n_ctx) in error["message"] and "10000000 bytes" in error["message"]
 
 
 def test_too_large(server):

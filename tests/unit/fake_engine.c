@@ -62,6 +62,11 @@ token_kind tokenizer_kind(const tokenizer *t, int32_t id) {
     return id == FAKE_BOS ? TOKEN_CONTROL : TOKEN_NORMAL;
 }
 
+size_t tokenizer_longest(const tokenizer *t) {
+    (void)t;
+    return strlen(names[2]);
+}
+
 int tokenizer_n_vocab(const tokenizer *t) {
     (void)t;
     return FAKE_VOCAB;
