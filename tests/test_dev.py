@@ -117,7 +117,7 @@ def test_no_network_is_one_sentence(env, checkout, bin_folder):
     script(bin_folder / "dpkg", "exit 0")
     script(
         bin_folder / "apt-get",
-        'echo "E: Failed to fetch http://deb.debian.org/x  Temporary failure resolving \'deb.debian.org\'"\n'
+        'echo "E: Failed to fetch http://mirror.example/x  Temporary failure resolving \'mirror.example\'"\n'
         'for word; do [ "$word" != install ] || exit 100; done',
     )
     script(bin_folder / "cp", "exit 0")  # keeps certificates on this machine as they are
