@@ -107,7 +107,7 @@ def test_no_apt_get_names_the_packages(env, checkout):
     sentence = one_sentence(dev("build", env=env, dev=checkout))
     assert sentence.startswith("build tools are missing, and ./dev installs only with apt-get (Debian, Ubuntu); ")
     assert sentence.endswith(
-        "gcc g++ cmake ninja-build pkg-config libmicrohttpd-dev libcjson-dev libpcre2-dev nettle-dev"
+        "gcc g++ cmake ninja-build pkg-config libmicrohttpd-dev libcjson-dev libpcre2-dev nettle-dev curl"
     )
 
 
@@ -161,7 +161,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(env, checkout, tmp_path)
 
 def serving_checkout(checkout, bin_folder, body):
     """A checkout whose tools all "exist" and whose built server is `body`."""
-    for name in "cc c++ cmake pkg-config".split():
+    for name in "cc c++ cmake pkg-config curl".split():
         script(bin_folder / name, "exit 0")
     script(bin_folder / "ninja", 'echo "ninja: no work to do."')
     build = pathlib.Path(checkout).parent / "build"
