@@ -19,8 +19,19 @@
 typedef struct gguf_file gguf_file;
 
 typedef enum gguf_value_type {
-    GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY,
-    GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8 = 0,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
 } gguf_value_type;
 
 /// Bytes of the file, not NUL-terminated.
@@ -62,8 +73,8 @@ bool gguf_bool(const gguf_file *file, const char *key, bool *out);
 bool gguf_string(const gguf_file *file, const char *key, gguf_str *out);
 /// An array's element type and length.
 bool gguf_array(const gguf_file *file, const char *key, gguf_value_type *type, uint64_t *n);
-bool gguf_array_int(const gguf_file *file, const char *key, uint64_t i, int64_t *out);   // any integer or bool type
-bool gguf_array_float(const gguf_file *file, const char *key, uint64_t i, double *out);  // any number type
+bool gguf_array_int(const gguf_file *file, const char *key, uint64_t i, int64_t *out);  // any integer or bool type
+bool gguf_array_float(const gguf_file *file, const char *key, uint64_t i, double *out); // any number type
 /// All strings of an array at once (its elements have no fixed size, so a walk): out[n] by the caller.
 bool gguf_array_strings(const gguf_file *file, const char *key, gguf_str *out, uint64_t n);
 

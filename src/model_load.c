@@ -429,7 +429,7 @@ fail:
 
 void model_free(model *m) {
     if (!m) return;
-    for (int i = 0; i < m->n_weights; i++) m->backend->ops->weight_destroy(m->backend, m->weights[i]);
+    for (int i = 0; m->weights && i < m->n_weights; i++) m->backend->ops->weight_destroy(m->backend, m->weights[i]);
     arena_free(&m->memory);
     mem_free(m);
 }

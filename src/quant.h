@@ -10,10 +10,10 @@
 #include <stdint.h>
 
 typedef struct quant_type {
-    uint32_t id;         // the number in the file
-    const char *name;    // "Q4_1"
-    int block_weights;   // weights of a block: 1, 32 or 256
-    int block_bytes;     // bytes of a block
+    uint32_t id;       // the number in the file
+    const char *name;  // "Q4_1"
+    int block_weights; // weights of a block: 1, 32 or 256
+    int block_bytes;   // bytes of a block
     /// dst[n] = the weights of n / block_weights blocks at src (no alignment needed). n is a multiple of block_weights.
     void (*dequantize)(const void *src, float *dst, size_t n);
 } quant_type;

@@ -16,8 +16,8 @@
 _Noreturn void util_assert_failed(const char *condition, const char *file, int line);
 
 #define ARRAY_LEN(array) (sizeof(array) / sizeof((array)[0]))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b)        ((a) < (b) ? (a) : (b))
+#define MAX(a, b)        ((a) > (b) ? (a) : (b))
 
 // ------------------------------------------------------------------------------------------------------ errors
 

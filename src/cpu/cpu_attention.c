@@ -107,6 +107,7 @@ static void attention_tile(void *context, int item, int thread) {
     float *q = job->cpu->scratch[thread].tile, *acc = q + head_dim * bm, *values = acc + head_dim * bm;
     float *scores = values + head_dim * bm, *max = scores + CPU_KEY_BLOCK * bm, *sum = max + bm, *correction = sum + bm;
     _Alignas(64) int32_t lo[CPU_MAX_BLOCK_M], hi[CPU_MAX_BLOCK_M];
+    ASSERT(bm >= 1 && tile.n_lanes >= 1);
 
     for (int lane = 0; lane < bm; lane++) {
         // Lanes past the last repeat it: they cost nothing and stay finite.

@@ -336,6 +336,7 @@ static size_t lay_out(project *p, uint8_t *memory) {
 
 static void set_up_chunk(project *p) {
     const int bm = p->cpu->kernels->block_m, lanes = p->n_tiles * bm;
+    ASSERT(p->max && p->above && p->sums && p->keys);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)p->n_parts * lanes; i++) p->max[i] = -INFINITY;
     memset(p->above, 0, (size_t)p->n_parts * (size_t)lanes * sizeof *p->above);
     memset(p->sums, 0, (size_t)p->n_parts * (size_t)lanes * (size_t)p->n_temperatures * 3 * sizeof *p->sums);
