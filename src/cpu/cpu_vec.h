@@ -13,7 +13,8 @@
 
 typedef float vf __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * CPU_LANES), may_alias));
-typedef double vd __attribute__((vector_size(8 * CPU_LANES), may_alias));
+typedef double vd __attribute__((vector_size(8 * CPU_LANES), aligned(8 * CPU_LANES < 64 ? 8 * CPU_LANES : 64),
+                                 may_alias)); // as memory is aligned
 
 static inline vf vf_load(const float *p) {
     return *(const vf *)p;
