@@ -22,6 +22,10 @@ def pytest_addoption(parser):
     parser.addoption("--build", default=str(ROOT / "build"), help="folder with the logitd to test (default: build)")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes minutes; only ./dev test --long runs it")
+
+
 @pytest.fixture(scope="session")
 def logitd(request):
     """Path of the binary under test."""
