@@ -6,7 +6,7 @@
 #include "util.h"
 #include <pthread.h>
 
-enum { ROUNDS = 5, FMA_STEPS = 4000000, READ_BYTES = 256 << 20 };
+enum { ROUNDS = 20, FMA_STEPS = 4000000, READ_BYTES = 256 << 20 };
 
 /// One thread's run of a loop: returns the work done (FLOPs or bytes).
 typedef double (*loop)(void *memory);

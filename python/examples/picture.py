@@ -11,6 +11,7 @@ at 32 temperatures. Only the standard library is needed.
 import argparse
 import html
 import json
+import math
 import urllib.request
 
 TEXT = (
@@ -96,13 +97,12 @@ def picture(url, text):
     top, half = y + 40, (WIDTH - 3 * MARGIN - 60) / 2
     entropy = [(i, p["entropy"][one]) for i, p in enumerate(positions)]
     sweep = [(s["temperature"], s["mean_entropy"], s["cross_entropy"]) for s in result["summary"]]
-    best = min(sweep, key=lambda s: s[2])
     parts = draw_chart((MARGIN + 30, top, half, 130), "Entropy after each token (nats, T = 1)",
                        [("", "#08519c", entropy)], "token")
     parts += draw_chart((2 * MARGIN + half + 60, top, half, 130), "The same text at 32 temperatures",
                         [("cross-entropy", "#99340a", [(t, c) for t, _, c in sweep]),
                          ("mean entropy", "#08519c", [(t, e) for t, e, _ in sweep])],
-                        "temperature", marks=(0.5, 1, 2, 3), y_max=5 * best[2])
+                        "temperature", marks=(0.5, 1, 2, 3), y_max=math.log(answer["model"]["n_vocab"]))
     model = answer["model"]["name"]
     head = (f"{len(positions)} positions × {len(TEMPERATURES)} temperatures × {answer['model']['n_vocab']:,} tokens "
             f"in one pass of {answer['timing_ms']['compute']:.0f} ms")
