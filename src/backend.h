@@ -146,7 +146,6 @@ typedef struct backend_options {
     const char *precision; // "exact"
     const char *cpu_level; // "auto", or the name of a row of cpu_levels
     int n_threads;         // 0: the processors of this process
-    int max_rows;          // rows of the largest batch
 } backend_options;
 
 logitd_status cpu_backend_create(const backend_options *options, backend **out, logitd_error *err);

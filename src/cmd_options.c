@@ -60,9 +60,9 @@ int options_engine(int option, const char *value, logitd_options *out) {
     case 'c':
         return options_int("ctx", value, 1, 1 << 20, &out->n_ctx) ? 0 : 2;
     case 'B':
-        return options_int("batch-tokens", value, 1, 1 << 16, &out->batch_tokens) ? 0 : 2;
+        return options_int("batch-tokens", value, 1, LIMIT_CTX_TOKENS, &out->batch_tokens) ? 0 : 2;
     case 'K':
-        return options_int("kv-tokens", value, 1, 1 << 24, &out->kv_tokens) ? 0 : 2;
+        return options_int("kv-tokens", value, 1, LIMIT_KV_TOKENS, &out->kv_tokens) ? 0 : 2;
     case 'l':
         return read_log_level(value);
     default:

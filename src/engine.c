@@ -72,7 +72,7 @@ static const char *file_string(logitd_engine *e, const char *key) {
     return copy;
 }
 
-static logitd_status open_backend(logitd_engine *e, const logitd_options *o, int batch_tokens, logitd_error *err) {
+static logitd_status open_backend(logitd_engine *e, const logitd_options *o, logitd_error *err) {
     const char *name = o->backend ? o->backend : "auto";
     if (strcmp(name, "cuda") == 0)
         return error_set(err, LOGITD_EINVAL, "this build has no cuda backend; it offers cpu");
@@ -80,8 +80,7 @@ static logitd_status open_backend(logitd_engine *e, const logitd_options *o, int
         return error_set(err, LOGITD_EINVAL, "there is no backend \"%s\"; this build offers auto and cpu", name);
     if (o->n_threads < 0 || o->n_threads > LIMIT_THREADS)
         return error_set(err, LOGITD_EINVAL, "threads is %d; from 1 to %d is allowed", o->n_threads, LIMIT_THREADS);
-    const backend_options options = {
-        .precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads, .max_rows = batch_tokens};
+    const backend_options options = {.precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads};
     return cpu_backend_create(&options, &e->backend, err);
 }
 
@@ -149,15 +148,18 @@ static void report(const logitd_options *o, const char *what, double fraction) {
 
 logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_error *err) {
     *out = NULL;
-    if (o->batch_tokens < 0 || o->batch_tokens > LIMIT_CTX_TOKENS || o->n_ctx < 0 || o->kv_tokens < 0)
-        return error_set(err, LOGITD_EINVAL, "batch tokens, context and KV tokens must be positive, a batch at most %d",
-                         LIMIT_CTX_TOKENS);
+    if (o->batch_tokens < 0 || o->batch_tokens > LIMIT_CTX_TOKENS || o->n_ctx < 0 || o->kv_tokens < 0 ||
+        o->kv_tokens > LIMIT_KV_TOKENS)
+        return error_set(err, LOGITD_EINVAL,
+                         "batch tokens, context and KV tokens must be positive, a batch at most %d and the KV cache at "
+                         "most %d tokens",
+                         LIMIT_CTX_TOKENS, LIMIT_KV_TOKENS);
     logitd_engine *e = mem_alloc(1, sizeof *e);
     if (!e) return error_set(err, LOGITD_ENOMEM, "there is no memory for the engine");
     report(o, "reading the model", 0.0);
     logitd_status status = gguf_open(o->model_path, &e->file, err);
     if (status) goto fail;
-    status = open_backend(e, o, o->batch_tokens ? o->batch_tokens : LIMIT_BATCH_TOKENS, err);
+    status = open_backend(e, o, err);
     if (!status) status = model_load(e->file, e->backend, &e->model, err);
     if (status) goto fail;
     report(o, "reading the vocabulary", 0.3);
@@ -464,6 +466,10 @@ static void publish_empty(logitd_engine *e) {
 }
 
 int logitd_step(logitd_engine *e) {
+    if (!logitd_healthy(e, NULL)) { // those that were not in the batch that failed
+        while (e->jobs) end_job(e, e->jobs, &e->death);
+        return 0;
+    }
     publish_empty(e);
     const int64_t start = clock_us();
     const token_batch batch = form_batch(e);

@@ -18,6 +18,8 @@ static logitd_status check_prompt(const logitd_model_info *info, const logitd_pr
     if (p->n_tokens > info->n_ctx)
         return error_set_param(err, LOGITD_EINVAL, param, "%s has %d tokens; this server takes at most %d", param,
                                p->n_tokens, info->n_ctx);
+    if (p->n_positions < 0)
+        return error_set_param(err, LOGITD_EINVAL, "positions", "%s has %d positions", param, p->n_positions);
     for (int i = 0; i < p->n_tokens; i++)
         if (p->tokens[i] < 0 || p->tokens[i] >= info->n_vocab)
             return error_set_param(err, LOGITD_EINVAL, param, "%s[%d] is %d; token ids of this model are 0 to %d",

@@ -8,6 +8,7 @@
 #define LIMIT_PROMPTS         1024         // prompts of one request
 #define LIMIT_REQUEST_TOKENS  (1 << 20)    // tokens of one request, over its prompts
 #define LIMIT_CTX_TOKENS      8192         // longest prompt unless --ctx says otherwise: bounds the KV cache
+#define LIMIT_KV_TOKENS       (1 << 24)    // of the KV cache: far more than any memory holds
 #define LIMIT_TEMPERATURES    32           // one pass computes them all; each costs three accumulators a position
 #define LIMIT_TEMPERATURE_MIN 0.001        // below it, logits / T overflow what float32 statistics can tell apart
 #define LIMIT_TEMPERATURE_MAX 1000.0       // above it every distribution is uniform

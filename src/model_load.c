@@ -133,7 +133,7 @@ static logitd_status apply_scaling(const gguf_file *file, const model_arch *arch
                                    rope_params *rope, double *inv_freq, logitd_error *err) {
     logitd_error first = {0};
     char name[KEY_BYTES];
-    gguf_str kind = {"none", 4};
+    gguf_str kind = {"linear", 6}; // by a factor that may be 1
     gguf_string(file, arch_key(arch, "rope.scaling.type", name), &kind);
     const double factor =
         read_float(file, arch, "rope.scaling.factor", read_float(file, arch, "rope.scale_linear", 1.0, &first), &first);
@@ -148,10 +148,9 @@ static logitd_status apply_scaling(const gguf_file *file, const model_arch *arch
         if (kind.len == 4 && memcmp(kind.data, "yarn", 4) == 0) {
             apply_yarn(inv_freq, hp->n_rot, base, factor, n_trained, beta_fast, beta_slow);
             rope->magnitude = attn_factor * (factor > 1.0 ? 1.0 + 0.1 * log(factor) : 1.0);
-        } else if ((kind.len == 6 && memcmp(kind.data, "linear", 6) == 0) ||
-                   (kind.len == 4 && memcmp(kind.data, "none", 4) == 0)) {
+        } else if (kind.len == 6 && memcmp(kind.data, "linear", 6) == 0) {
             for (int i = 0; i < hp->n_rot / 2; i++) inv_freq[i] /= factor;
-        } else {
+        } else if (kind.len != 4 || memcmp(kind.data, "none", 4) != 0) {
             error_set(&first, LOGITD_EFORMAT,
                       "%s: RoPE scaling \"%.*s\" is not supported; supported are none, linear, yarn, and llama3 by its "
                       "rope_freqs tensor",
@@ -298,9 +297,10 @@ static presence expected(const model_arch *arch, need when) {
     return ABSENT;
 }
 
-/// Binds rows first … first+n_out-1 of a tensor that must be [total_out, n_in]. NULL with a sentence on any mismatch.
-static backend_weight *bind(loader *l, const gguf_tensor *t, int total_out, int n_in, int first, int n_out) {
-    const bool vector = n_in == 1;
+/// Binds rows first … first+n_out-1 of a tensor that must be [total_out, n_in], or of a vector [total_out]. NULL with a
+/// sentence on any mismatch.
+static backend_weight *bind(loader *l, const gguf_tensor *t, bool vector, int total_out, int n_in, int first,
+                            int n_out) {
     const bool fits = vector ? t->n_dims == 1 && t->dims[0] == total_out
                              : t->n_dims == 2 && t->dims[0] == n_in && t->dims[1] == total_out;
     if (!fits) {
@@ -333,7 +333,7 @@ static bool bind_row(loader *l, const tensor_row *row, const char *prefix, void 
         return false;
     }
     const int n_out = width(&l->m->hp, row->n_out);
-    backend_weight *w = bind(l, t, n_out, width(&l->m->hp, row->n_in), 0, n_out);
+    backend_weight *w = bind(l, t, row->n_in == DIM_ONE, n_out, width(&l->m->hp, row->n_in), 0, n_out);
     *(backend_weight **)((char *)base + row->field) = w;
     return w != NULL;
 }
@@ -351,9 +351,9 @@ static bool bind_fused_qkv(loader *l, const char *prefix, model_layer *layer) {
             return false;
         }
         const int n_in = is_bias ? 1 : l->m->hp.n_embd;
-        backend_weight *q = bind(l, t, n, n_in, 0, n_q);
-        backend_weight *k = q ? bind(l, t, n, n_in, n_q, n_kv) : NULL;
-        backend_weight *v = k ? bind(l, t, n, n_in, n_q + n_kv, n_kv) : NULL;
+        backend_weight *q = bind(l, t, is_bias, n, n_in, 0, n_q);
+        backend_weight *k = q ? bind(l, t, is_bias, n, n_in, n_q, n_kv) : NULL;
+        backend_weight *v = k ? bind(l, t, is_bias, n, n_in, n_q + n_kv, n_kv) : NULL;
         if (!v) return false;
         *(is_bias ? &layer->attn_q_b : &layer->attn_q) = q;
         *(is_bias ? &layer->attn_k_b : &layer->attn_k) = k;

@@ -43,10 +43,8 @@ typedef struct cpu_backend {
     const cpu_kernels *kernels;
     cpu_pool *pool;
     cpu_scratch *scratch; // [n_threads]
-    int max_rows;
     void *project_memory; // cpu_project.c: state of one call, grown on demand
     size_t project_bytes;
-    bool failed; // scratch could not grow: sticky
 } cpu_backend;
 
 static inline cpu_backend *cpu_of(backend *b) {

@@ -55,11 +55,11 @@ typedef struct cpu_kernels {
                          const attention_params *params, float *max, float *sum, float *correction);
     /// acc[i][lane] = acc[i][lane] * factor[lane] + x[i][lane]
     void (*scale_add)(int n, float *acc, const float *factor, const float *x);
-    /// Folds logits [n_cols][bm] into the running statistics.
+    /// Folds logits [n_cols][bm] into the running statistics. -inf adds 0; NaN and +inf make the sums NaN.
     void (*stats)(const float *logits, int n_cols, cpu_stats *s);
     /// count[lane] += number of logits > target[lane]
     void (*count_above)(const float *logits, int n_cols, const float *target, int32_t *count);
-    /// hits[c] = mask of the lanes whose logit is > threshold[lane]
+    /// hits[c] = mask of the lanes whose logit is > threshold[lane], or whose threshold is NaN
     void (*find_above)(const float *logits, int n_cols, const float *threshold, uint32_t *hits);
 } cpu_kernels;
 

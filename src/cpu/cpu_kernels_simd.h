@@ -205,7 +205,8 @@ static void stats(const float *logits, int n_cols, cpu_stats *s) {
     if (larger) rebase(s, new_max);
     for (int t = 0; t < s->n_temperatures; t++) {
         for (int v = 0; v < BM; v += CPU_LANES) {
-            const vf m = vf_load(new_max + v), inv_t = vf_load(s->inv_t + t * BM + v), floor = vf_set(-88.0f);
+            const vf max = vf_load(new_max + v), m = vf_select(max == vf_set(-INFINITY), vf_set(0.0f), max);
+            const vf inv_t = vf_load(s->inv_t + t * BM + v), floor = vf_set(-88.0f);
             vf p0 = vf_set(0.0f), p1 = p0, p2 = p0;
             for (int c = 0; c < n_cols; c++) {
                 vf x = (vf_load(logits + c * BM + v) - m) * inv_t;
@@ -234,9 +235,12 @@ static void count_above(const float *logits, int n_cols, const float *target, in
 
 static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
     const vf t0 = vf_load(threshold), t1 = vf_load(threshold + CPU_LANES);
-    for (int c = 0; c < n_cols; c++)
-        hits[c] = vi_mask(vf_load(logits + c * BM) > t0) | vi_mask(vf_load(logits + c * BM + CPU_LANES) > t1)
-                                                               << CPU_LANES;
+    const vi open0 = t0 != t0, open1 = t1 != t1; // NaN
+    for (int c = 0; c < n_cols; c++) {
+        const uint32_t low = vi_mask((vf_load(logits + c * BM) > t0) | open0);
+        const uint32_t high = vi_mask((vf_load(logits + c * BM + CPU_LANES) > t1) | open1);
+        hits[c] = low | high << CPU_LANES;
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------- table

@@ -87,6 +87,7 @@ static void scale_add(int n, float *acc, const float *factor, const float *x) {
 static void stats(const float *logits, int n_cols, cpu_stats *s) {
     float new_max = *s->max;
     for (int c = 0; c < n_cols; c++) new_max = MAX(new_max, logits[c]);
+    const double base = new_max == -INFINITY ? 0.0 : (double)new_max;
     for (int t = 0; t < s->n_temperatures; t++) {
         double *sums = s->sums + 3 * (ptrdiff_t)t;
         const double inv_t = (double)s->inv_t[t];
@@ -97,7 +98,7 @@ static void stats(const float *logits, int n_cols, cpu_stats *s) {
             sums[0] *= e;
         }
         for (int c = 0; c < n_cols; c++) {
-            const double x = ((double)logits[c] - (double)new_max) * inv_t, e = exp(x);
+            const double x = ((double)logits[c] - base) * inv_t, e = exp(x);
             sums[0] += e;
             if (e == 0.0) continue; // x may be -inf
             sums[1] += x * e;
@@ -112,7 +113,7 @@ static void count_above(const float *logits, int n_cols, const float *target, in
 }
 
 static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
-    for (int c = 0; c < n_cols; c++) hits[c] = logits[c] > *threshold;
+    for (int c = 0; c < n_cols; c++) hits[c] = logits[c] > *threshold || isnan(*threshold);
 }
 
 const cpu_kernels cpu_kernels_reference = {

@@ -43,7 +43,7 @@ typedef struct project {
     float *max;                  // [parts][tiles][bm]
     int32_t *above;              // [parts][tiles][bm]
     double *sums;                // [parts][tiles][T][3][bm]
-    float *threshold;            // [threads][tiles][bm] the worst of the N best
+    float *threshold;            // [threads][tiles][bm] the worst of the N best; NaN until there are N
     top_heap *heaps;             // [threads][rows]
     uint64_t *keys;              // of all heaps
     float *logits;               // project_logits: [n_rows][n_vocab] row-major
@@ -53,6 +53,7 @@ typedef struct project {
 
 static uint64_t make_key(float logit, int32_t id) {
     uint32_t bits;
+    logit += 0.0f; // -0 is 0
     memcpy(&bits, &logit, sizeof bits);
     bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return (uint64_t)bits << 32 | (uint32_t)~id;
@@ -108,9 +109,10 @@ static void heap_cut(top_heap *heap, float *threshold) {
     *threshold = key_logit(worst);
 }
 
-/// Ids come in ascending order, so an equal logit never replaces one that is there.
+/// The threshold is NaN, and everything enters, until N are there. Ids come in ascending order, so an equal logit never
+/// replaces one that is there.
 static void heap_offer(top_heap *heap, float *threshold, float logit, int32_t id) {
-    if (!(logit > *threshold)) return;
+    if (!(logit > *threshold || isnan(*threshold))) return;
     heap->keys[heap->n++] = make_key(logit, id);
     if (heap->n == 2 * heap->top_n) heap_cut(heap, threshold);
 }
@@ -265,7 +267,7 @@ static void merge_sums(const project *p, int r) {
             const double *sums = p->sums + (at * p->n_temperatures + t) * 3 * bm + lane;
             // as in cpu_kernels: a part's sums move to the common maximum
             const double d = ((double)p->max[at * bm + lane] - (double)max) / row->temperatures[t], e = exp(d);
-            if (e == 0.0) continue;
+            if (e == 0.0 && isfinite(sums[0])) continue; // what is not a number must stay seen
             s0 += e * sums[0];
             s1 += e * (sums[bm] + d * sums[0]);
             s2 += e * (sums[2 * bm] + d * (2.0 * sums[bm] + d * sums[0]));
@@ -290,9 +292,10 @@ static void merge_heaps(const project *p, int r) {
     }
     heap_cut(all, &unused);
     qsort(all->keys, (size_t)all->n, sizeof *all->keys, compare_keys_descending);
+    ASSERT(all->n == row->top_n); // top_n <= n_vocab, and a heap takes everything until it holds N
     for (int i = 0; i < row->top_n; i++) {
-        row->top_id[i] = i < all->n ? key_id(all->keys[i]) : -1; // fewer only where logits are not numbers
-        row->top_logit[i] = i < all->n ? key_logit(all->keys[i]) : NAN;
+        row->top_id[i] = key_id(all->keys[i]);
+        row->top_logit[i] = key_logit(all->keys[i]);
     }
 }
 
@@ -344,7 +347,7 @@ static void set_up_chunk(project *p) {
     for (int thread = 0; thread < p->cpu->base.n_threads; thread++)
         for (int r = 0; r < lanes; r++) {
             const int top_n = r < p->n_rows ? p->rows[r].top_n : 0;
-            p->threshold[(ptrdiff_t)thread * lanes + r] = top_n > 0 ? -INFINITY : INFINITY; // INFINITY: never a hit
+            p->threshold[(ptrdiff_t)thread * lanes + r] = top_n > 0 ? NAN : INFINITY; // INFINITY: never a hit
             if (r >= p->n_rows) continue;
             p->heaps[(ptrdiff_t)thread * p->n_rows + r] = (top_heap){.keys = keys, .top_n = top_n};
             keys += 2 * top_n;
