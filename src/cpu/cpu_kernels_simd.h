@@ -235,7 +235,8 @@ static void count_above(const float *logits, int n_cols, const float *target, in
 
 static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
     const vf t0 = vf_load(threshold), t1 = vf_load(threshold + CPU_LANES);
-    const vi open0 = t0 != t0, open1 = t1 != t1; // NaN
+    const vf inf = vf_set(INFINITY);
+    const vi open0 = ~(t0 <= inf), open1 = ~(t1 <= inf); // NaN
     for (int c = 0; c < n_cols; c++) {
         const uint32_t low = vi_mask((vf_load(logits + c * BM) > t0) | open0);
         const uint32_t high = vi_mask((vf_load(logits + c * BM + CPU_LANES) > t1) | open1);
