@@ -159,25 +159,25 @@ static logitd_status run(logitd_engine *engine, logitd_job *job, logitd_error *e
 typedef struct full_rows {
     logitd_engine *engine;
     const logitd_job *job;
-    size_t row_values;
-    float *rows;
+    size_t n_vocab;
+    float *rows;  // [n][n_vocab] logits
     int first, n; // rows held
 } full_rows;
 
-static enc_step full_row(void *arg, int iprompt, int irow, const float **row, logitd_error *err) {
+static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
     full_rows *f = arg;
     if (irow < f->first || irow >= f->first + f->n) {
-        size_t most = MIN((size_t)LIMIT_FULL_ROWS, MAX((size_t)1, LIMIT_FULL_BYTES / (f->row_values * sizeof(float))));
-        if (!f->rows) f->rows = mem_alloc(most, f->row_values * sizeof(float));
+        size_t most = MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / (f->n_vocab * sizeof(float)));
+        if (!f->rows) f->rows = mem_alloc(most, f->n_vocab * sizeof(float));
         if (!f->rows) {
-            error_set(err, LOGITD_ENOMEM, "no memory for full rows; ask for fewer temperatures");
+            error_set(err, LOGITD_ENOMEM, "no memory for full rows");
             return ENC_FAILED;
         }
         f->first = irow;
         f->n = MIN((int)most, logitd_job_rows_ready(f->job, iprompt) - irow);
         if (logitd_project_rows(f->engine, f->job, iprompt, irow, f->n, f->rows, err)) return ENC_FAILED;
     }
-    *row = f->rows + (size_t)(irow - f->first) * f->row_values;
+    *logits = f->rows + (size_t)(irow - f->first) * f->n_vocab;
     return ENC_MORE;
 }
 
@@ -186,8 +186,7 @@ static logitd_status write_json(logitd_engine *engine, const dist_request *reque
     const logitd_model_info *model = logitd_model(engine);
     token_json *tokens = token_json_create(logitd_tokenizer(engine));
     if (!tokens) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
-    full_rows rows = {
-        .engine = engine, .job = job, .row_values = (size_t)model->n_vocab * (size_t)request->request.n_temperatures};
+    full_rows rows = {.engine = engine, .job = job, .n_vocab = (size_t)model->n_vocab};
     enc_source source = {.model = model,
                          .tokenizer = logitd_tokenizer(engine),
                          .tokens = tokens,

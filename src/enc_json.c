@@ -246,13 +246,15 @@ static void put_row_end(enc_json *e, const logitd_row *row, buffer *out) {
 }
 
 /// The next PIECE_VALUES values of a full row; ivalue runs over [T][n_vocab].
-static void put_full_values(enc_json *e, const float *row, size_t n_rows, size_t n_vocab, buffer *out) {
+static void put_full_values(enc_json *e, const float *logits, size_t n_rows, size_t n_vocab, buffer *out) {
     size_t column = e->ivalue % n_vocab, n = MIN(PIECE_VALUES, n_vocab - column);
+    float values[PIECE_VALUES];
+    logitd_row_values(e->source->job, e->iprompt, e->irow, (int)(e->ivalue / n_vocab), logits + column, n, values);
     if (e->ivalue == 0) buffer_puts(out, ",\"full\":[");
     buffer_puts(out, column ? "," : e->ivalue ? ",[" : "[");
     for (size_t i = 0; i < n; i++) {
         if (i) buffer_append(out, ",", 1);
-        json_float(out, row[e->ivalue + i]);
+        json_float(out, values[i]);
     }
     e->ivalue += n;
     if (column + n == n_vocab) buffer_puts(out, "]");
@@ -264,11 +266,11 @@ static enc_step put_full_row(enc_json *e, const logitd_row *row, buffer *out) {
     const enc_source *s = e->source;
     const logitd_request *r = job_request(e);
     size_t n_vocab = (size_t)s->model->n_vocab, n_rows = r->values == LOGITD_LOGIT ? 1 : (size_t)r->n_temperatures;
-    const float *values;
-    enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &values, &e->error);
+    const float *logits;
+    enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &logits, &e->error);
     if (step != ENC_MORE) return step;
     if (e->ivalue == 0) put_row_start(e, row, out);
-    put_full_values(e, values, n_rows, n_vocab, out);
+    put_full_values(e, logits, n_rows, n_vocab, out);
     if (e->ivalue == n_rows * n_vocab) put_row_end(e, row, out);
     return ENC_MORE;
 }

@@ -41,9 +41,9 @@ typedef struct enc_source {
     const char *id;  // of the reply, unique
     int64_t created; // Unix time, seconds
     double queue_ms; // may be filled in until the reply's end
-    /// ENC_MORE: *row is the full row ([T][n_vocab], or [n_vocab] for logits), good until the next call; ENC_WAIT: not
-    /// yet; ENC_FAILED: *err says why. May be NULL when the request is not full.
-    enc_step (*full_row)(void *arg, int iprompt, int irow, const float **row, logitd_error *err);
+    /// ENC_MORE: *logits is the row's [n_vocab], good until the next call; ENC_WAIT: not yet; ENC_FAILED: *err says
+    /// why. May be NULL when the request is not full.
+    enc_step (*full_row)(void *arg, int iprompt, int irow, const float **logits, logitd_error *err);
     void *arg;
 } enc_source;
 

@@ -486,30 +486,12 @@ int logitd_step(logitd_engine *e) {
 
 // ------------------------------------------------------------------------------------------------------ full rows
 
-/// Turns one row of logits into T rows of values. The logits may be the last of the T rows: each is read before the
-/// values of its column are written.
-static void expand_row(const logitd_job *job, const prompt_state *p, int irow, const float *logits, float *out) {
-    const int T = job->request.n_temperatures;
-    const double max = (double)p->max[irow], *log_sum = p->log_sum + (ptrdiff_t)irow * T;
-    double inv_t[LIMIT_TEMPERATURES];
-    for (int t = 0; t < T; t++) inv_t[t] = 1.0 / job->request.temperatures[t];
-    const bool prob = job->request.values == LOGITD_PROB;
-    for (ptrdiff_t v = 0; v < job->n_vocab; v++) {
-        const double logit = (double)logits[v];
-        for (int t = 0; t < T; t++) {
-            const double logprob = job_logprob(logit, max, inv_t[t], log_sum[t]);
-            out[t * (ptrdiff_t)job->n_vocab + v] = (float)(prob ? exp(logprob) : MIN(logprob, 0.0));
-        }
-    }
-}
-
 logitd_status logitd_project_rows(logitd_engine *e, const logitd_job *job, int iprompt, int irow, int n, float *out,
                                   logitd_error *err) {
     const prompt_state *p = &job->prompts[iprompt];
     const char *why;
     ASSERT(job->request.full && irow >= 0 && irow + n <= logitd_job_rows_ready(job, iprompt));
     if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
-    const ptrdiff_t V = job->n_vocab, T = job->request.values == LOGITD_LOGIT ? 1 : job->request.n_temperatures;
     for (int done = 0; done < n;) {
         const int chunk = MIN(n - done, e->info.batch_tokens);
         for (int i = 0; i < chunk; i++)
@@ -517,12 +499,10 @@ logitd_status logitd_project_rows(logitd_engine *e, const logitd_job *job, int i
                    p->hidden + (ptrdiff_t)p->slot[irow + done + i] * e->info.n_embd,
                    (size_t)e->info.n_embd * sizeof(float));
         const backend_buffer *hidden = forward_restore_hidden(e->forward, e->hidden, chunk);
-        float *values = out + done * T * V, *logits = values + chunk * (T - 1) * V; // the last `chunk` rows
-        const logitd_status status = e->backend->ops->project_logits(
-            e->backend, hidden, e->model->output, e->model->output_b, e->model->hp.logit_softcap, chunk, logits, err);
+        const logitd_status status = e->backend->ops->project_logits(e->backend, hidden, e->model->output,
+                                                                     e->model->output_b, e->model->hp.logit_softcap,
+                                                                     chunk, out + (ptrdiff_t)done * job->n_vocab, err);
         if (status) return status;
-        for (int i = 0; i < chunk && job->request.values != LOGITD_LOGIT; i++)
-            expand_row(job, p, p->slot[irow + done + i], logits + i * V, values + i * T * V);
         done += chunk;
     }
     return LOGITD_OK;

@@ -287,6 +287,29 @@ logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow) {
     };
 }
 
+void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,
+                       float *out) {
+    const prompt_state *p = &job->prompts[iprompt];
+    const ptrdiff_t row = p->slot[irow];
+    const double max = (double)p->max[row], inv_t = 1.0 / job->request.temperatures[itemperature],
+                 log_sum = p->log_sum[row * job->request.n_temperatures + itemperature];
+    ASSERT(itemperature >= 0 && itemperature < job->request.n_temperatures);
+    switch (job->request.values) {
+    case LOGITD_LOGIT:
+        memcpy(out, logits, n * sizeof *out);
+        break;
+    case LOGITD_PROB:
+        for (size_t i = 0; i < n; i++) out[i] = (float)exp(job_logprob((double)logits[i], max, inv_t, log_sum));
+        break;
+    case LOGITD_LOGPROB:
+        for (size_t i = 0; i < n; i++) {
+            const double logprob = job_logprob((double)logits[i], max, inv_t, log_sum);
+            out[i] = (float)MIN(logprob, 0.0);
+        }
+        break;
+    }
+}
+
 logitd_summary logitd_job_summary(const logitd_job *job, int iprompt, int itemperature) {
     const int n_rows = job->prompts[iprompt].n_positions;
     ASSERT(logitd_job_rows_ready(job, iprompt) == n_rows);

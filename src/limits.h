@@ -28,8 +28,8 @@
 #define LIMIT_LAYERS          1024
 #define LIMIT_IDLE_S          60          // seconds a connection may stay idle
 #define LIMIT_HTTP_THREADS    4           // threads that parse requests and write replies
-#define LIMIT_FULL_ROWS       16          // full rows made by one call: unpacking the weights is shared by them
-#define LIMIT_FULL_BYTES      (8u << 20)  // … and their size, unless one row alone is larger
+#define LIMIT_FULL_ROWS       32          // rows of logits made by one call: the weights are unpacked once for them all
+#define LIMIT_FULL_BYTES      (32u << 20) // … and their size: what one reply of full rows holds in memory
 #define LIMIT_WHOLE_BYTES     (16u << 20) // a reply up to this size is sent whole with its Content-Length, else streamed
 
 #endif

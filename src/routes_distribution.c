@@ -41,10 +41,10 @@ static http_step fail(http_exchange *x, const logitd_error *err) {
     return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
 }
 
-static enc_step full_row(void *arg, int iprompt, int irow, const float **row, logitd_error *err) {
+static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
     dist_reply *r = arg;
-    if (sched_full_row(r->service->sched, r->job, iprompt, irow, row, err)) return ENC_FAILED;
-    return *row ? ENC_MORE : ENC_WAIT;
+    if (sched_full_row(r->service->sched, r->job, iprompt, irow, logits, err)) return ENC_FAILED;
+    return *logits ? ENC_MORE : ENC_WAIT;
 }
 
 /// Parses and submits. On an error the exchange holds what there is to free.

@@ -26,8 +26,7 @@ struct sched_job {
     int64_t n_rows_seen; // [worker] rows that the submitter has been woken for
     enum want want;
     int iprompt, irow, n;    // the rows wanted or had
-    size_t row_values;       // [fixed] floats of one full row
-    float *full;             // [n][row_values], NULL until first wanted
+    float *full;             // [n][n_vocab] logits, NULL until first wanted
     logitd_error full_error; // of ROWS_FAILED
 };
 
@@ -147,14 +146,16 @@ static void report_progress(sched *s) {
 static void make_full_rows(sched *s, sched_job *j) {
     pthread_mutex_unlock(&s->mutex);
     logitd_status status = LOGITD_OK;
-    size_t rows_max = MIN((size_t)LIMIT_FULL_ROWS, MAX((size_t)1, LIMIT_FULL_BYTES / (j->row_values * sizeof(float))));
-    if (!j->full) j->full = mem_alloc(rows_max, j->row_values * sizeof(float));
+    _Static_assert(LIMIT_FULL_BYTES >= LIMIT_VOCAB * sizeof(float), "one row of any vocabulary fits");
+    size_t row_bytes = (size_t)logitd_model(s->engine)->n_vocab * sizeof(float);
+    size_t rows_max = MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / row_bytes);
+    if (!j->full) j->full = mem_alloc(rows_max, row_bytes);
     int n = MIN((int)rows_max, logitd_job_rows_ready(j->job, j->iprompt) - j->irow);
     ASSERT(n > 0);
     if (j->full) {
         status = logitd_project_rows(s->engine, j->job, j->iprompt, j->irow, n, j->full, &j->full_error);
     } else {
-        status = error_set(&j->full_error, LOGITD_ENOMEM, "no memory for full rows; ask for fewer temperatures");
+        status = error_set(&j->full_error, LOGITD_ENOMEM, "no memory for full rows; try again later");
     }
     pthread_mutex_lock(&s->mutex);
     j->n = n;
@@ -237,19 +238,13 @@ static const char *refusal(const sched *s) {
 
 logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), void *arg, sched_job **out,
                            logitd_error *err) {
-    const logitd_request *r = logitd_job_request(job);
     sched_job *j = mem_alloc(1, sizeof *j);
     *out = NULL;
     if (!j) {
         logitd_job_free(job);
         return error_set(err, LOGITD_ENOMEM, "no memory for this request; try again later");
     }
-    size_t n_value_rows = r->values == LOGITD_LOGIT ? 1 : (size_t)r->n_temperatures;
-    *j = (sched_job){.job = job,
-                     .wake = wake,
-                     .arg = arg,
-                     .submitted_us = clock_us(),
-                     .row_values = n_value_rows * (size_t)logitd_model(s->engine)->n_vocab};
+    *j = (sched_job){.job = job, .wake = wake, .arg = arg, .submitted_us = clock_us()};
     pthread_mutex_lock(&s->mutex);
     const char *why = refusal(s);
     if (!why) {
@@ -308,7 +303,7 @@ logitd_status sched_full_row(sched *s, sched_job *job, int iprompt, int irow, co
         status = job->canceled ? error_set(err, LOGITD_ECANCELED, "the request was cancelled") : job->full_error.status;
         if (!job->canceled && err) *err = job->full_error;
     } else if (job->want == HAVE_ROWS && job->iprompt == iprompt && irow >= job->irow && irow < job->irow + job->n) {
-        *row = job->full + (size_t)(irow - job->irow) * job->row_values;
+        *row = job->full + (size_t)(irow - job->irow) * (size_t)logitd_model(s->engine)->n_vocab;
     } else if (job->want != WANT_ROWS) {
         job->iprompt = iprompt;
         job->irow = irow;

@@ -39,8 +39,9 @@ const logitd_job *sched_job_results(const sched_job *job);
 bool sched_job_ended(sched *s, sched_job *job);
 double sched_job_queue_ms(sched *s, sched_job *job); // from submission to the first step
 
-/// Full row irow of prompt iprompt: ENOMEM, ECANCELED, … : *err says why. OK with *row == NULL: not made yet, wake will
-/// be called. Else [T][n_vocab] floats ([n_vocab] for logits), good until the next call for this job or its release.
+/// The logits of row irow of prompt iprompt: ENOMEM, ECANCELED, … : *err says why. OK with *row == NULL: not made yet,
+/// wake will be called. Else [n_vocab] logits, for logitd_row_values; good until the next call for this job or its
+/// release.
 logitd_status sched_full_row(sched *s, sched_job *job, int iprompt, int irow, const float **row, logitd_error *err);
 
 /// From now on sched_submit refuses. Accepted jobs go on.

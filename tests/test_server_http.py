@@ -160,7 +160,7 @@ def test_slow_reader_holds_nobody_up(server):
         assert s.recv(1000).startswith(b"HTTP/1.1 200")
         assert server.distribution(prompt="others go on", top_n=1)
         time.sleep(0.5)
-        assert health(server)["full_rows"] - before <= 48
+        assert health(server)["full_rows"] - before <= 96
     wait_until(lambda: health(server)["jobs"]["held"] == 0)
 
 

@@ -5,8 +5,8 @@
  * A *job* is one request: prompts x positions x temperatures. The worker submits jobs to the engine; each
  * logitd_step() packs up to `batch_tokens` tokens of all submitted jobs into one batch, runs the forward pass and
  * fills in the rows (one row = one position of one prompt) that became known. A row holds the statistics of the whole
- * distribution, never the logits; logitd_project_rows() makes full rows again from the kept hidden states, a few at a
- * time, so that a reply of any size needs little memory.
+ * distribution, never the logits; logitd_project_rows() makes a few rows of logits again from the kept hidden states
+ * and logitd_row_values() their values, so that a reply of any size needs little memory.
  *
  *   engine = logitd_open(options)
  *   job = logitd_job_create(engine, request)      any thread; copies the request
@@ -177,10 +177,14 @@ void logitd_withdraw(logitd_engine *engine, logitd_job *job);
 /// Runs one batch over the submitted jobs. Returns the number of tokens in it; 0: nothing to do. [worker]
 int logitd_step(logitd_engine *engine);
 
-/// Full rows irow … irow+n-1 (request order) of a `full` job, whose rows must be ready. [worker]
-/// out: [n][T][n_vocab] f32 in id order, or [n][n_vocab] for LOGITD_LOGIT.
+/// Logits of rows irow … irow+n-1 (request order) of a `full` job, whose rows must be ready. [worker]
+/// out: [n][n_vocab] f32 in id order. Dozens of rows cost little more than one.
 logitd_status logitd_project_rows(logitd_engine *engine, const logitd_job *job, int iprompt, int irow, int n,
                                   float *out, logitd_error *err);
+/// What the request's `values` names, at one temperature, for any n logits of row irow: the bits of the row's entries.
+/// For LOGITD_LOGIT the logits themselves. [any]
+void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,
+                       float *out);
 
 const char *logitd_version(void); // [any] "0.1.0"
 

@@ -361,9 +361,18 @@ logitd_status logitd_project_rows(logitd_engine *engine, const logitd_job *job, 
         if (fake.project_fails_at_row && i >= fake.project_fails_at_row)
             return error_set(err, LOGITD_EBACKEND, "no more rows");
         int32_t token = r->prompts[iprompt].tokens[r->prompts[iprompt].positions[i]];
-        for (int t = 0; t < (r->values == LOGITD_LOGIT ? 1 : r->n_temperatures); t++) {
-            for (int v = 0; v < FAKE_VOCAB; v++) *out++ = value_of(r, token, v, r->temperatures[t]);
-        }
+        for (int v = 0; v < FAKE_VOCAB; v++) *out++ = fake_logit(token, v);
     }
     return LOGITD_OK;
+}
+
+void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,
+                       float *out) {
+    const logitd_request *r = &job->request;
+    int32_t token = r->prompts[iprompt].tokens[r->prompts[iprompt].positions[irow]];
+    double temperature = r->temperatures[itemperature], sum = log_sum(token, temperature);
+    for (size_t i = 0; i < n; i++) {
+        double logit = (double)logits[i], logprob = logit / temperature - sum;
+        out[i] = (float)(r->values == LOGITD_LOGIT ? logit : r->values == LOGITD_PROB ? exp(logprob) : logprob);
+    }
 }

@@ -21,7 +21,7 @@ typedef struct reply {
     enc_source source;
     logitd_engine *engine;
     token_json *tokens;
-    float row[8 * FAKE_VOCAB];
+    float row[FAKE_VOCAB];
 } reply;
 
 static enc_step full_row(void *arg, int iprompt, int irow, const float **row, logitd_error *err) {
