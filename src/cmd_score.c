@@ -122,13 +122,15 @@ static logitd_status read_text(const char *path, buffer *out, logitd_error *err)
     if (!in) return error_set(err, LOGITD_EIO, "cannot open %s: %s", name, strerror(errno));
     char chunk[1 << 16];
     size_t n;
-    while ((n = fread(chunk, 1, sizeof chunk, in)) > 0 && out->len <= LIMIT_BODY_BYTES) buffer_append(out, chunk, n);
+    while ((n = fread(chunk, 1, sizeof chunk, in)) > 0 && out->len <= (size_t)limits.body_bytes)
+        buffer_append(out, chunk, n);
     bool failed = ferror(in);
     if (path) fclose(in);
     if (failed) return error_set(err, LOGITD_EIO, "cannot read %s: %s", name, strerror(errno));
     if (out->failed) return error_set(err, LOGITD_ENOMEM, "no memory for the text of %s", name);
-    if (out->len <= LIMIT_BODY_BYTES) return LOGITD_OK;
-    return error_set(err, LOGITD_ETOOLARGE, "%s has more than %u bytes, which is the limit", name, LIMIT_BODY_BYTES);
+    if (out->len <= (size_t)limits.body_bytes) return LOGITD_OK;
+    return error_set(err, LOGITD_ETOOLARGE, "%s has more than %lld bytes, which is the limit", name,
+                     (long long)limits.body_bytes);
 }
 
 // ------------------------------------------------------------------------------------------------------- the work

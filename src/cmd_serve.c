@@ -6,14 +6,16 @@
  * signal, or --drain-seconds, cancels what is left.
  */
 #include "commands.h"
+#include "limits.h"
 #include "routes.h"
 #include <signal.h>
+#include <stddef.h>
 #include <time.h>
 
 #define DRAIN_S 60 // unless --drain-seconds says otherwise; systemd sends SIGKILL after 90 s
 #define CUT_S   2  // for the last replies, which say that the request was cancelled
 
-enum { OPTION_HOST = 256, OPTION_PORT, OPTION_DRAIN, OPTION_HELP };
+enum { OPTION_HOST = 256, OPTION_PORT, OPTION_DRAIN, OPTION_HELP, OPTION_LIMIT }; // OPTION_LIMIT + i: limit_rows[i]
 
 static const struct option long_options[] = {
     ENGINE_OPTIONS,
@@ -21,7 +23,11 @@ static const struct option long_options[] = {
     {"port", required_argument, NULL, OPTION_PORT},
     {"drain-seconds", required_argument, NULL, OPTION_DRAIN},
     {"help", no_argument, NULL, OPTION_HELP},
-    {0},
+#define LIMIT_OPTION(name, flag, initial, least, most, what)                                                           \
+    {flag, required_argument, NULL, OPTION_LIMIT + LIMIT_INDEX(name)},
+    SETTABLE_LIMITS(LIMIT_OPTION)
+#undef LIMIT_OPTION
+        {0},
 };
 
 static void print_help(void) {
@@ -29,8 +35,20 @@ static void print_help(void) {
            "  --host H              address to listen on (default 127.0.0.1)\n"
            "  --port N              port; 0 picks a free one (default 8080)\n"
            "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n%s"
-           "\nThe line \"listening on http://H:N\" goes to stdout once it answers. SIGTERM drains and ends with 0.\n",
+           "\nLimits, all integers, with their defaults; GET /model shows them:\n",
            DRAIN_S, options_engine_help);
+    for (int i = 0; i < n_limit_rows; i++) {
+        const limit_row *row = &limit_rows[i];
+        printf("  --%-25s %s (%lld)\n", row->flag, row->what, (long long)row->initial);
+    }
+    printf("\nThe line \"listening on http://H:N\" goes to stdout once it answers. SIGTERM drains and ends with 0.\n");
+}
+
+static bool read_limit(const limit_row *row, const char *text) {
+    logitd_error err;
+    if (!limit_set(row, text, &err)) return true;
+    fprintf(stderr, "logitd: %s\n", err.message);
+    return false;
 }
 
 /// -1: go on; else the exit status.
@@ -43,6 +61,7 @@ static int read_options(int argc, char **argv, logitd_options *engine, http_opti
         if (option == OPTION_HOST) http->host = optarg;
         if (option == OPTION_PORT && !options_int("port", optarg, 0, 65535, &http->port)) return 2;
         if (option == OPTION_DRAIN && !options_int("drain-seconds", optarg, 0, 86400, drain_s)) return 2;
+        if (option >= OPTION_LIMIT && !read_limit(&limit_rows[option - OPTION_LIMIT], optarg)) return 2;
         if (option == OPTION_HELP) {
             print_help();
             return 0;
@@ -92,6 +111,10 @@ static logitd_status serve(logitd_engine *engine, const http_options *options, i
     with_routes.routes = routes;
     with_routes.n_routes = n_routes;
     with_routes.context = &shared;
+    if (!status) {
+        shared.memory = memory_plan_make(logitd_model(engine));
+        status = memory_plan_enforce(&shared.memory, err);
+    }
     if (!status) status = http_server_create(&with_routes, &http, err);
     if (!status) {
         printf("listening on %s\n", http_server_url(http));

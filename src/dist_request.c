@@ -184,7 +184,7 @@ static logitd_status read_special(parse *p, const json_node *node) {
 
 // --------------------------------------------------------------------------------------------------------- prompts
 
-/// What every prompt must hold: 1 … n_ctx tokens, and LIMIT_REQUEST_TOKENS over all.
+/// What every prompt must hold: 1 … n_ctx tokens, and at most limits.request_tokens over all.
 static logitd_status check_length(parse *p, const char *path, size_t n) {
     if (n == 0)
         return error_set_param(p->err, LOGITD_EINVAL, path, "%s has no tokens; it must have at least one", path);
@@ -193,10 +193,10 @@ static logitd_status check_length(parse *p, const char *path, size_t n) {
                                path, n, p->model->n_ctx);
     }
     p->out->n_prompt_tokens += (int64_t)n;
-    if (p->out->n_prompt_tokens <= LIMIT_REQUEST_TOKENS) return LOGITD_OK;
+    if (p->out->n_prompt_tokens <= limits.request_tokens) return LOGITD_OK;
     return error_set_param(p->err, LOGITD_ETOOLARGE, path,
-                           "the prompts up to %s have %lld tokens; one request takes at most %d, so send several", path,
-                           (long long)p->out->n_prompt_tokens, LIMIT_REQUEST_TOKENS);
+                           "the prompts up to %s have %lld tokens; one request takes at most %lld, so send several",
+                           path, (long long)p->out->n_prompt_tokens, (long long)limits.request_tokens);
 }
 
 static logitd_status add_text(parse *p, int i, const char *path, const char *text, size_t n) {
@@ -245,7 +245,7 @@ static logitd_status alloc_prompts(parse *p, int n) {
 
 /// An array of strings or of arrays of ids: all of the kind of the first.
 static logitd_status read_batch(parse *p, const json_node *node) {
-    logitd_status status = want_array(p, node, "prompt", "prompts", 1, LIMIT_PROMPTS);
+    logitd_status status = want_array(p, node, "prompt", "prompts", 1, (int)limits.prompts);
     if (!status) status = alloc_prompts(p, json_length(node));
     bool ids = prompt_has_ids(node);
     const json_node *item = json_first(node);
@@ -296,11 +296,11 @@ static logitd_status read_prompt(parse *p, const json_node *node) {
 /// Room for n positions of prompt i, counted against the request's limit. NULL: p->err is set.
 static int32_t *alloc_positions(parse *p, int i, int64_t n) {
     p->out->n_positions += n;
-    if (p->out->n_positions > LIMIT_REQUEST_TOKENS) {
+    if (p->out->n_positions > limits.request_positions) {
         error_set_param(
             p->err, LOGITD_ETOOLARGE, "positions",
-            "positions asks for %lld rows or more over the prompts; one request takes at most %d, so send several",
-            (long long)p->out->n_positions, LIMIT_REQUEST_TOKENS);
+            "positions asks for %lld rows or more over the prompts; one request takes at most %lld, so send several",
+            (long long)p->out->n_positions, (long long)limits.request_positions);
         return NULL;
     }
     int32_t *positions = arena_alloc(&p->out->memory, (size_t)n, sizeof *positions);

@@ -24,9 +24,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define STREAM_BLOCK_BYTES (64u << 10)               // what libmicrohttpd asks of a streamed reply at once
-#define DISCARD_BYTES      (8ull * LIMIT_BODY_BYTES) // of a refused body, read so that the client gets to see the reply
-#define CONNECTION_BYTES   (128u << 10) // libmicrohttpd's memory for one connection: headers, and chunks of a reply
+#define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
+#define DISCARD_BODIES     8 // times the limit, of a refused body, read so that the client gets to see the reply
 
 typedef struct exchange {
     http_exchange x; // first: the handlers' view
@@ -280,8 +279,14 @@ static bool is_json_type(const char *type) {
 
 static void refuse_too_large(exchange *e, uint64_t n_bytes, const char *or_more) {
     e->route = NULL;
-    http_fail(&e->x, 413, "", "the body has %llu bytes%s; at most %u are taken", (unsigned long long)n_bytes, or_more,
-              LIMIT_BODY_BYTES);
+    http_fail(&e->x, 413, "", "the body has %llu bytes%s; at most %lld are taken", (unsigned long long)n_bytes, or_more,
+              (long long)limits.body_bytes);
+}
+
+static void refuse_for_memory(exchange *e) {
+    e->route = NULL;
+    buffer_free(&e->x.body);
+    http_fail(&e->x, 503, "", "the requests in flight hold the memory there is for them; try again in a second");
 }
 
 /// Finds the route; without one, or with headers that rule the request out, the reply is the error.
@@ -303,8 +308,10 @@ static void route_request(exchange *e) {
         const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
         const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
         uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
-        if (n_bytes > LIMIT_BODY_BYTES) {
+        if (n_bytes > (uint64_t)limits.body_bytes) {
             refuse_too_large(e, n_bytes, "");
+        } else if (mem_is_scarce()) {
+            refuse_for_memory(e);
         } else if (!is_json_type(type)) {
             e->route = NULL;
             http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
@@ -327,12 +334,13 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
 
 static enum MHD_Result take_body(exchange *e, const char *data, size_t n) {
     e->n_body += n;
-    if (e->n_body > DISCARD_BYTES) return MHD_NO;
-    if (e->route && e->n_body > LIMIT_BODY_BYTES) {
+    if (e->n_body > DISCARD_BODIES * (uint64_t)limits.body_bytes) return MHD_NO;
+    if (e->route && e->n_body > (uint64_t)limits.body_bytes) {
         buffer_free(&e->x.body);
         refuse_too_large(e, e->n_body, " or more");
     }
     if (e->route) buffer_append(&e->x.body, data, n);
+    if (e->route && e->x.body.failed) refuse_for_memory(e);
     return MHD_YES;
 }
 
@@ -347,10 +355,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         return take_body(e, upload, n);
     }
     buffer_append(&e->x.body, "", 0);
-    if (e->x.body.failed) {
-        e->route = NULL;
-        http_fail(&e->x, 503, "", "no memory for the body; try again later");
-    }
+    if (e->x.body.failed && e->route) refuse_for_memory(e);
     while (e->route) {
         start_listening_for_wakes(e);
         if (e->route->handle(&e->x) != HTTP_WAIT) break;
@@ -415,8 +420,8 @@ static logitd_status start_daemon(http_server *s, logitd_error *err) {
         MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
                          on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET,
                          s->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)LIMIT_HTTP_THREADS,
-                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)LIMIT_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-                         (unsigned)LIMIT_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)limits.connections, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)limits.stall_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_CONNECTION_BYTES,
                          MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_END);
     if (s->daemon) return LOGITD_OK;
     return error_set(err, LOGITD_EIO, "the HTTP server did not start: %s", strerror(errno));

@@ -33,9 +33,9 @@ static logitd_status check_prompt(const logitd_model_info *info, const logitd_pr
 
 static logitd_status check_request(const logitd_engine *engine, const logitd_request *r, logitd_error *err) {
     const logitd_model_info *info = logitd_model(engine);
-    if (r->n_prompts < 1 || r->n_prompts > LIMIT_PROMPTS)
-        return error_set_param(err, LOGITD_EINVAL, "prompt", "there are %d prompts; from 1 to %d are allowed",
-                               r->n_prompts, LIMIT_PROMPTS);
+    if (r->n_prompts < 1 || r->n_prompts > limits.prompts)
+        return error_set_param(err, LOGITD_EINVAL, "prompt", "there are %d prompts; from 1 to %lld are allowed",
+                               r->n_prompts, (long long)limits.prompts);
     if (r->n_temperatures < 1 || r->n_temperatures > LIMIT_TEMPERATURES)
         return error_set_param(err, LOGITD_EINVAL, "temperatures",
                                "there are %d temperatures; from 1 to %d are allowed", r->n_temperatures,
@@ -61,10 +61,10 @@ static logitd_status check_request(const logitd_engine *engine, const logitd_req
         if (status) return status;
         n_tokens += r->prompts[i].n_tokens;
     }
-    if (n_tokens > LIMIT_REQUEST_TOKENS)
+    if (n_tokens > limits.request_tokens)
         return error_set_param(err, LOGITD_ETOOLARGE, "prompt",
-                               "the prompts have %lld tokens in all; at most %d are allowed", (long long)n_tokens,
-                               LIMIT_REQUEST_TOKENS);
+                               "the prompts have %lld tokens in all; at most %lld are allowed", (long long)n_tokens,
+                               (long long)limits.request_tokens);
     return LOGITD_OK;
 }
 
@@ -141,11 +141,11 @@ static logitd_status plan(logitd_job *job, const logitd_request *r, logitd_error
         if (!p->tokens || !p->positions || !plan_rows(job, p)) goto no_memory;
         n_bytes += (uint64_t)p->n_rows * row_bytes(job);
     }
-    if (n_bytes > LIMIT_RESULT_BYTES)
+    if (n_bytes > (uint64_t)limits.result_bytes)
         return error_set_param(err, LOGITD_ETOOLARGE, "",
-                               "the results would take %llu MiB in memory; at most %llu MiB are allowed: ask for fewer "
+                               "the results would take %llu bytes of memory; at most %lld are allowed: ask for fewer "
                                "positions, temperatures or entries at once",
-                               (unsigned long long)(n_bytes >> 20), LIMIT_RESULT_BYTES >> 20);
+                               (unsigned long long)n_bytes, (long long)limits.result_bytes);
     for (int i = 0; i < r->n_prompts; i++)
         if (!plan_results(job, &job->prompts[i])) goto no_memory;
     return LOGITD_OK;

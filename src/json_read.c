@@ -134,8 +134,9 @@ static logitd_status scan_structure(scan *s) {
         }
     } else if (c == '}' || c == ']') {
         s->depth--;
-    } else if (c == ',' && ++s->n_values > LIMIT_JSON_VALUES) {
-        return error_set(s->err, LOGITD_ETOOLARGE, "the body holds more than %d values", LIMIT_JSON_VALUES);
+    } else if (c == ',' && ++s->n_values > (size_t)limits.json_values) {
+        return error_set(s->err, LOGITD_ETOOLARGE, "the body holds more than %lld values",
+                         (long long)limits.json_values);
     } else if ((uint8_t)c < 0x20 && !(c == '\t' || c == '\n' || c == '\r')) {
         return error_set(s->err, LOGITD_EINVAL, "the byte 0x%02x at %zu does not belong in JSON", (uint8_t)c, s->i);
     }
@@ -181,11 +182,28 @@ static logitd_status check_keys(const json_node *node, logitd_error *err) {
     return LOGITD_OK;
 }
 
-/// cJSON keeps the place of its last error in a global, so one text is parsed at a time.
-static cJSON *parse_locked(const char *text, size_t n, const char **end) {
+static bool no_memory; // for cJSON since this parse began; guarded by parse_locked's mutex
+
+static void *alloc_for_cjson(size_t bytes) {
+    void *memory = mem_alloc_plain(bytes);
+    no_memory |= !memory;
+    return memory;
+}
+
+/// cJSON keeps the place of its last error and its allocator in globals, so one text is parsed at a time.
+static cJSON *parse_locked(const char *text, size_t n, const char **end, logitd_error *err) {
     static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+    static bool hooked;
     pthread_mutex_lock(&one_at_a_time);
+    if (!hooked) cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = alloc_for_cjson, .free_fn = mem_free_plain});
+    hooked = true;
+    no_memory = false;
     cJSON *root = cJSON_ParseWithLengthOpts(text, n + 1, end, true);
+    if (!root && no_memory) error_set(err, LOGITD_ENOMEM, "no memory to read the body; try again later");
+    if (!root && !no_memory) {
+        error_set(err, LOGITD_EINVAL, "the body is not valid JSON at byte %zu of %zu", MIN((size_t)(*end - text), n),
+                  n);
+    }
     pthread_mutex_unlock(&one_at_a_time);
     return root;
 }
@@ -197,11 +215,8 @@ json_node *json_parse(const char *text, size_t n, logitd_error *err) {
     }
     if (check_text(text, n, err)) return NULL;
     const char *end = text;
-    cJSON *root = parse_locked(text, n, &end);
-    if (!root) {
-        error_set(err, LOGITD_EINVAL, "the body is not valid JSON at byte %zu of %zu", MIN((size_t)(end - text), n), n);
-        return NULL;
-    }
+    cJSON *root = parse_locked(text, n, &end, err);
+    if (!root) return NULL;
     char found[JSON_DESCRIBE_BYTES];
     logitd_status status = LOGITD_OK;
     if (!cJSON_IsObject(root)) {

@@ -4,7 +4,7 @@
  *
  * Refused before cJSON sees the text, with the byte offset: ill-formed UTF-8, a NUL (raw or \u0000), control
  * characters, lone surrogates, numbers that JSON does not write, nesting over LIMIT_JSON_DEPTH, more than
- * LIMIT_JSON_VALUES values; and after it: a key twice in one object. So a string here never holds a NUL.
+ * limits.json_values values; and after it: a key twice in one object. So a string here never holds a NUL.
  */
 #ifndef JSON_READ_H
 #define JSON_READ_H

@@ -61,12 +61,22 @@ static void put_id(buffer *out, const char *name, int id) {
 
 static void put_limits(buffer *out, const logitd_model_info *m) {
     buffer_printf(out,
-                  ",\"limits\":{\"body_bytes\":%u,\"prompts\":%d,\"request_tokens\":%d,\"prompt_tokens\":%d,"
-                  "\"temperatures\":%d,\"temperature_min\":%g,\"temperature_max\":%g,\"top_n\":%d,\"token_ids\":%d,"
-                  "\"result_bytes\":%llu,\"jobs\":%d,\"connections\":%d}",
-                  LIMIT_BODY_BYTES, LIMIT_PROMPTS, LIMIT_REQUEST_TOKENS, m->n_ctx, LIMIT_TEMPERATURES,
-                  LIMIT_TEMPERATURE_MIN, LIMIT_TEMPERATURE_MAX, MIN(LIMIT_TOP_N, m->n_vocab), LIMIT_LISTED_IDS,
-                  LIMIT_RESULT_BYTES, LIMIT_QUEUED_JOBS, LIMIT_CONNECTIONS);
+                  ",\"limits\":{\"prompt_tokens\":%d,\"temperatures\":%d,\"temperature_min\":%g,"
+                  "\"temperature_max\":%g,\"top_n\":%d,\"token_ids\":%d",
+                  m->n_ctx, LIMIT_TEMPERATURES, LIMIT_TEMPERATURE_MIN, LIMIT_TEMPERATURE_MAX,
+                  MIN(LIMIT_TOP_N, m->n_vocab), LIMIT_LISTED_IDS);
+    for (int i = 0; i < n_limit_rows; i++)
+        buffer_printf(out, ",\"%s\":%lld", limit_rows[i].name, (long long)*limit_rows[i].value);
+    buffer_puts(out, "}");
+}
+
+static void put_memory(buffer *out, const memory_plan *plan) {
+    buffer_printf(out,
+                  ",\"memory\":{\"model_bytes\":%llu,\"engine_bytes\":%llu,\"requests_bytes\":%llu,"
+                  "\"connections_bytes\":%llu,\"worst_bytes\":%llu,\"machine_bytes\":%llu}",
+                  (unsigned long long)plan->model_bytes, (unsigned long long)plan->engine_bytes,
+                  (unsigned long long)plan->requests_bytes, (unsigned long long)plan->connections_bytes,
+                  (unsigned long long)plan->worst_bytes, (unsigned long long)plan->machine_bytes);
 }
 
 static http_step handle_model(http_exchange *x) {
@@ -95,6 +105,7 @@ static http_step handle_model(http_exchange *x) {
     buffer_printf(out, ",\"n_threads\":%d,\"batch_tokens\":%d,\"kv_tokens\":%d", m->n_threads, m->batch_tokens,
                   m->kv_tokens);
     put_limits(out, m);
+    put_memory(out, &s->memory);
     buffer_puts(out, ",\"formats\":[");
     for (int i = 0, n = 0; i < N_FORMATS; i++) {
         if (reply_formats[i].offered) buffer_printf(out, "%s\"%s\"", n++ ? "," : "", reply_formats[i].name);
@@ -136,6 +147,10 @@ static logitd_status tokenize(const service *s, const json_node *root, token_vec
     if (!status && spec) status = json_read_bool(spec, "special", &special, err);
     if (!status && bos && add_bos && tokenizer_bos_id(t) < 0) {
         status = error_set_param(err, LOGITD_EINVAL, "add_bos", "add_bos is true, but this model has no BOS token");
+    }
+    if (!status && strlen(bytes) > (size_t)limits.text_bytes) {
+        status = error_set_param(err, LOGITD_ETOOLARGE, "text", "text has %zu bytes; at most %lld are taken",
+                                 strlen(bytes), (long long)limits.text_bytes);
     }
     return status ? status : tokenizer_encode(t, bytes, strlen(bytes), add_bos, special, out, err);
 }
@@ -180,9 +195,10 @@ static logitd_status detokenize(const service *s, const json_node *ids, buffer *
         if (status) return status;
         token_bytes bytes = tokenizer_bytes(t, (int32_t)id);
         buffer_append(out, bytes.data, bytes.len);
-        if (out->len > LIMIT_BODY_BYTES) {
-            return error_set_param(err, LOGITD_ETOOLARGE, path, "the text up to %s has %zu bytes; at most %u are given",
-                                   path, out->len, LIMIT_BODY_BYTES);
+        if (out->len > (size_t)limits.body_bytes) {
+            return error_set_param(err, LOGITD_ETOOLARGE, path,
+                                   "the text up to %s has %zu bytes; at most %lld are given", path, out->len,
+                                   (long long)limits.body_bytes);
         }
     }
     return LOGITD_OK;

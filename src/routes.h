@@ -6,6 +6,7 @@
 
 #include "enc_json.h"
 #include "http_server.h"
+#include "memory_plan.h"
 #include "sched.h"
 
 typedef struct service {
@@ -13,6 +14,7 @@ typedef struct service {
     sched *sched;
     token_json *tokens;
     int64_t start_us;
+    memory_plan memory;
     char id_prefix[24]; // of reply ids: random once, so that ids of two servers differ
 } service;
 

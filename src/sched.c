@@ -201,7 +201,7 @@ logitd_status sched_create(const sched_options *options, sched **out, logitd_err
     sched *s = mem_alloc(1, sizeof *s);
     if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the scheduler");
     s->engine = options->engine;
-    s->max_jobs = options->max_jobs ? options->max_jobs : LIMIT_QUEUED_JOBS;
+    s->max_jobs = options->max_jobs ? options->max_jobs : (int)limits.jobs;
     s->jobs_end = &s->jobs;
     pthread_mutex_init(&s->mutex, NULL);
     pthread_cond_init(&s->work, NULL);

@@ -17,7 +17,7 @@ typedef struct sched_job sched_job;
 
 typedef struct sched_options {
     logitd_engine *engine; // used by the worker alone from now on, until sched_free returns
-    int max_jobs;          // accepted and not yet released; default LIMIT_QUEUED_JOBS
+    int max_jobs;          // accepted and not yet released; default limits.jobs
 } sched_options;
 
 /// Starts the worker.

@@ -1,14 +1,18 @@
 /*
  * util.c: see util.h. Sections in its order: assertions, errors, memory, buffer, cursor, UTF-8, clock and log, the
- * machine. Holds one piece of global state: the log's threshold.
+ * machine. Holds two pieces of global state: the log's threshold, and
+ * the count of memory with its ceiling.
  */
 #include "util.h"
 
+#include <malloc.h>
 #include <nettle/sha2.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 _Noreturn void util_assert_failed(const char *condition, const char *file, int line) {
     fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, condition);
@@ -61,10 +65,51 @@ logitd_status error_set_param(logitd_error *err, logitd_status status, const cha
 
 #define ALIGNMENT 64 // a cache line, and the widest vector
 
+static atomic_size_t held;                // what malloc gave, by its own measure
+static size_t ceiling = SIZE_MAX, scarce; // bytes of `held`; set once
+
+/// Counts what was just allocated, or frees it where it breaks the ceiling (the pages of a large block are untouched).
+static void *count(void *raw) {
+    if (!raw) return NULL;
+    size_t bytes = malloc_usable_size(raw);
+    if (atomic_fetch_add_explicit(&held, bytes, memory_order_relaxed) + bytes <= ceiling) return raw;
+    atomic_fetch_sub_explicit(&held, bytes, memory_order_relaxed);
+    free(raw);
+    return NULL;
+}
+
+static void count_and_free(void *raw) {
+    atomic_fetch_sub_explicit(&held, raw ? malloc_usable_size(raw) : 0, memory_order_relaxed);
+    free(raw);
+}
+
+void *mem_alloc_plain(size_t bytes) {
+    return count(malloc(bytes));
+}
+
+void mem_free_plain(void *memory) {
+    count_and_free(memory);
+}
+
+size_t mem_held(void) {
+    return atomic_load_explicit(&held, memory_order_relaxed);
+}
+
+void mem_set_ceiling(size_t bytes) {
+    size_t now = mem_held();
+    ceiling = bytes;
+    scarce = bytes > now ? bytes - (bytes - now) / 8 : bytes;
+}
+
+bool mem_is_scarce(void) {
+    return ceiling != SIZE_MAX && mem_held() > scarce;
+}
+
 void *mem_alloc(size_t n, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || __builtin_add_overflow(bytes, 2 * ALIGNMENT, &bytes)) return NULL;
-    char *raw = calloc(1, bytes); // zero pages come from the kernel untouched: a large cache costs nothing until used
+    char *raw =
+        count(calloc(1, bytes)); // zero pages come from the kernel untouched: a large cache costs nothing until used
     if (!raw) return NULL;
     char *aligned = raw + ALIGNMENT + (ALIGNMENT - (uintptr_t)raw % ALIGNMENT);
     memcpy(aligned - sizeof raw, &raw, sizeof raw); // what mem_free hands back
@@ -75,7 +120,7 @@ void mem_free(void *memory) {
     if (!memory) return;
     char *raw;
     memcpy(&raw, (char *)memory - sizeof raw, sizeof raw);
-    free(raw);
+    count_and_free(raw);
 }
 
 struct arena_block {
@@ -132,12 +177,14 @@ bool buffer_reserve(buffer *b, size_t extra) {
     }
     if (need <= b->cap) return true;
     size_t cap = MAX(need, MAX((size_t)256, b->cap <= SIZE_MAX / 2 ? b->cap * 2 : need));
-    char *data = realloc(b->data, cap);
+    char *data = count(malloc(cap));
     if (!data) {
         b->failed = true;
         return false;
     }
+    if (b->data) memcpy(data, b->data, b->len + 1);
     if (!b->data) data[0] = '\0';
+    count_and_free(b->data);
     b->data = data;
     b->cap = cap;
     return true;
@@ -169,7 +216,7 @@ void buffer_printf(buffer *b, const char *format, ...) {
 }
 
 void buffer_free(buffer *b) {
-    free(b->data);
+    count_and_free(b->data);
     *b = (buffer){0};
 }
 
@@ -332,4 +379,27 @@ int util_cpu_count(void) {
         if (count > 0) return count;
     }
     return 1;
+}
+
+/// The number at the start of a small file of the kernel's, or `otherwise`.
+static uint64_t read_number(const char *path, uint64_t otherwise) {
+    FILE *file = fopen(path, "r");
+    unsigned long long value;
+    bool found = file && fscanf(file, "%llu", &value) == 1; // NOLINT(cert-err34-c): the kernel wrote it
+    if (file) fclose(file);
+    return found ? value : otherwise;
+}
+
+uint64_t util_machine_bytes(void) {
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    bytes = MIN(bytes, read_number("/sys/fs/cgroup/memory.max", bytes)); // version 2; "max" is no number
+    return MIN(bytes, read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", bytes));
+}
+
+uint64_t util_resident_bytes(void) {
+    unsigned long long total, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file && fscanf(file, "%llu %llu", &total, &resident) != 2) resident = 0; // NOLINT(cert-err34-c)
+    if (file) fclose(file);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }

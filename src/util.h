@@ -33,6 +33,17 @@ logitd_status error_set_param(logitd_error *err, logitd_status status, const cha
 /// Zeroed, 64-byte aligned; NULL when there is no memory or n * size overflows. Freed with mem_free.
 void *mem_alloc(size_t n, size_t size);
 void mem_free(void *memory);
+/// As malloc and free, counted: for libraries that take such a pair.
+void *mem_alloc_plain(size_t bytes);
+void mem_free_plain(void *memory);
+
+/// Bytes that all functions of this section hold now, buffers included; the libraries' own memory is not seen.
+size_t mem_held(void);
+/// Allocations that would hold more than this fail from now on, as if the machine had no more. At first there is no
+/// ceiling.
+void mem_set_ceiling(size_t bytes);
+/// Whether less than an eighth of what was free when the ceiling was set is left: the time to refuse new work.
+bool mem_is_scarce(void);
 
 /// A chain of blocks freed at once: one for each request. Memory is zeroed and 64-byte aligned.
 typedef struct arena {
@@ -95,5 +106,10 @@ void sha256_hex(const void *data, size_t n, char out[65]);
 
 /// Processors that this process may run on, at least 1.
 int util_cpu_count(void);
+
+/// Memory that this process may use: the machine's, or its control group's limit if that is less.
+uint64_t util_machine_bytes(void);
+/// Memory of this process that is in RAM now, the mapped files included (RSS).
+uint64_t util_resident_bytes(void);
 
 #endif

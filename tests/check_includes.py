@@ -15,7 +15,7 @@ import sys
 # Layer, its files (patterns below the root), the layers that its files may include besides their own.
 LAYERS = [
     ("api", ["include/logitd/*.h"], []),
-    ("base", ["src/limits.h", "src/util.[ch]"], ["api"]),
+    ("base", ["src/limits.[ch]", "src/util.[ch]"], ["api"]),
     ("format", ["src/gguf.[ch]", "src/quant*.[ch]"], ["api", "base"]),
     ("tokenizer", ["src/tokenizer.[ch]", "src/tok_*.[ch]"], ["api", "base", "format"]),
     ("backend", ["src/backend.h"], ["api", "base", "format"]),
@@ -28,7 +28,7 @@ LAYERS = [
     (
         "server",
         ["src/http_*.[ch]", "src/routes*.[ch]", "src/dist_*.[ch]", "src/enc_*.[ch]", "src/json_*.[ch]"]
-        + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float_text.*"],
+        + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float_text.*", "src/memory_plan.[ch]"],
         ["api", "base", "tokenizer", "sched"],
     ),
     ("main", ["src/main.c", "src/commands.h", "src/cmd_*.[ch]"], ["api", "base", "format", "tokenizer", "sched", "server"]),

@@ -153,7 +153,7 @@ typedef struct logitd_summary {
 } logitd_summary;
 
 /// Checks and copies a request, plans the memory of its results. [any]
-/// Errors: EINVAL (param names the field), ETOOLARGE (results over LIMIT_RESULT_BYTES), ENOMEM.
+/// Errors: EINVAL (param names the field), ETOOLARGE (results over the limit result_bytes), ENOMEM.
 logitd_status logitd_job_create(const logitd_engine *engine, const logitd_request *request, logitd_job **out,
                                 logitd_error *err);
 /// Frees a job that is not submitted (new, done, failed, or withdrawn). [any]

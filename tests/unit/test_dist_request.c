@@ -204,12 +204,12 @@ static void sizes_are_bounded(void **state) {
     check_repeated("{\"prompt\":[", "1", 4096, "]}", LOGITD_OK, "", "");
     check_repeated("{\"prompt\":[", "1", 4097, "]}", LOGITD_EINVAL, "prompt",
                    "4097 tokens; this model's context takes at most 4096");
-    check_repeated("{\"prompt\":[", "\"a\"", LIMIT_PROMPTS + 1, "]}", LOGITD_EINVAL, "prompt", "1025 items");
+    check_repeated("{\"prompt\":[", "\"a\"", (int)limits.prompts + 1, "]}", LOGITD_EINVAL, "prompt", "1025 items");
     check_repeated("{\"prompt\":\"a\",\"temperatures\":[", "1", 33, "]}", LOGITD_EINVAL, "temperatures", "33 items");
     check_repeated("{\"prompt\":\"a\",\"token_ids\":[", "1", 1025, "]}", LOGITD_EINVAL, "token_ids", "1025 items");
-    check_repeated("{\"prompt\":\"a\",\"positions\":[", "0", LIMIT_REQUEST_TOKENS + 1, "]}", LOGITD_ETOOLARGE,
+    check_repeated("{\"prompt\":\"a\",\"positions\":[", "0", (int)limits.request_positions + 1, "]}", LOGITD_ETOOLARGE,
                    "positions", "at most 1048576");
-    check_repeated("{\"prompt\":\"a\",\"positions\":[", "0", LIMIT_JSON_VALUES + 1, "]}", LOGITD_ETOOLARGE, "",
+    check_repeated("{\"prompt\":\"a\",\"positions\":[", "0", (int)limits.json_values + 1, "]}", LOGITD_ETOOLARGE, "",
                    "values");
 }
 

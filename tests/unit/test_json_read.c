@@ -154,11 +154,30 @@ static void unknown_members_are_named(void **state) {
     }
 }
 
+/// Failing memory is not mistaken for a body that is not JSON.
+static void no_memory_is_said(void **state) {
+    (void)state;
+    const char *text = "{\"prompt\":[1,2,3]}";
+    logitd_error err = {0};
+    json_free(json_parse(text, strlen(text), &err)); // whatever is allocated once
+    size_t before = mem_held();
+    mem_set_ceiling(before + 200);
+    assert_null(json_parse(text, strlen(text), &err));
+    assert_int_equal(err.status, LOGITD_ENOMEM);
+    mem_set_ceiling(SIZE_MAX);
+    assert_int_equal(mem_held(), before);
+    json_node *root = json_parse(text, strlen(text), &err);
+    assert_non_null(root);
+    assert_true(mem_held() > before);
+    json_free(root);
+    assert_int_equal(mem_held(), before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_texts_get_their_sentence), cmocka_unit_test(long_numbers_and_depth_are_bounded),
         cmocka_unit_test(strings_keep_their_bytes),     cmocka_unit_test(integers_are_integers),
-        cmocka_unit_test(unknown_members_are_named),
+        cmocka_unit_test(unknown_members_are_named),    cmocka_unit_test(no_memory_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

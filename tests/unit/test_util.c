@@ -315,6 +315,63 @@ static void test_cpu_count(void **state) {
     assert_int_equal(status, 0);
 }
 
+static void test_memory_is_counted(void **state) {
+    (void)state;
+    size_t before = mem_held();
+    void *a = mem_alloc(1000, 1), *b = mem_alloc_plain(5000);
+    buffer text = {0};
+    for (int i = 0; i < 10000; i++) buffer_puts(&text, "0123456789");
+    arena pool = {0};
+    assert_non_null(arena_alloc(&pool, 300000, 1));
+    size_t held = mem_held() - before;
+    assert_in_range(held, 1000 + 5000 + 100001 + 300000, 2 * (1000 + 5000 + 131072 + 300000));
+    mem_free(a);
+    mem_free_plain(b);
+    mem_free(NULL);
+    mem_free_plain(NULL);
+    buffer_free(&text);
+    arena_free(&pool);
+    assert_int_equal(mem_held(), before);
+}
+
+static void test_memory_has_a_ceiling(void **state) {
+    (void)state;
+    const size_t MIB = 1 << 20, before = mem_held();
+    assert_false(mem_is_scarce());
+    mem_set_ceiling(before + 8 * MIB);
+    void *most = mem_alloc(6 * MIB, 1);
+    assert_non_null(most);
+    assert_false(mem_is_scarce());
+    assert_null(mem_alloc(2 * MIB, 1));
+    assert_null(mem_alloc_plain(2 * MIB));
+    buffer text = {0};
+    assert_true(buffer_reserve(&text, MIB + MIB / 2));
+    assert_true(mem_is_scarce()); // less than 1 MiB is left
+    buffer_puts(&text, "kept");
+    assert_false(buffer_reserve(&text, 3 * MIB));
+    assert_string_equal(text.data, "kept");
+    mem_free(most);
+    buffer_free(&text);
+    assert_int_equal(mem_held(), before); // what was refused is not counted
+    assert_false(mem_is_scarce());
+    most = mem_alloc(7 * MIB, 1);
+    assert_non_null(most);
+    mem_free(most);
+    mem_set_ceiling(SIZE_MAX);
+}
+
+static void test_machine_bytes(void **state) {
+    (void)state;
+    assert_in_range(util_machine_bytes(), 64 << 20,
+                    (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+    const size_t n = 64 << 20;
+    uint64_t before = util_resident_bytes();
+    char *pages = mem_alloc(n, 1);
+    memset(pages, 1, n);
+    assert_in_range(util_resident_bytes() - before, n - n / 8, n + n / 2);
+    mem_free(pages);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_set),
@@ -334,6 +391,9 @@ int main(void) {
         cmocka_unit_test(test_log_line),
         cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_cpu_count),
+        cmocka_unit_test(test_memory_is_counted),
+        cmocka_unit_test(test_memory_has_a_ceiling),
+        cmocka_unit_test(test_machine_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
