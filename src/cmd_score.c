@@ -1,10 +1,11 @@
 /*
  * cmd_score.c: logitd score. One text through the engine in this thread, without a server: options, the text, the steps
- * with a progress bar, and the reply as JSON or ndjson (the server's own encoder) or as a table (cmd_score_table.c).
+ * with a progress bar, and the reply as JSON, ndjson or safetensors (the server's own encoders) or as a table
+ * (cmd_score_table.c).
  */
 #include "cmd_score_table.h"
 #include "commands.h"
-#include "enc_json.h"
+#include "enc_reply.h"
 #include "limits.h"
 #include <errno.h>
 #include <math.h>
@@ -42,7 +43,7 @@ static void print_help(void) {
            "  --file F              the text, UTF-8 (default stdin)\n"
            "  --temperatures A,B    1 to %d numbers from %g to %g (default 1)\n"
            "  --top-n N             entries a position, 0 to %d, or full (default 20)\n"
-           "  --format F            table, json or ndjson (default table)\n"
+           "  --format F            table, json, ndjson or safetensors (default table)\n"
            "  --out O               the file to write (default stdout)\n%s",
            LIMIT_TEMPERATURES, LIMIT_TEMPERATURE_MIN, LIMIT_TEMPERATURE_MAX, LIMIT_TOP_N, options_engine_help);
 }
@@ -67,8 +68,8 @@ static bool read_temperatures(const char *text, score_options *o) {
 static bool read_format(const char *text, score_options *o) {
     logitd_error err;
     o->table = strcmp(text, "table") == 0;
-    if (o->table || !reply_format_named(text, &o->format, &err)) return true;
-    fprintf(stderr, "logitd score: --format is \"%s\"; this build writes table, json and ndjson\n", text);
+    if (o->table || !reply_format_named(text, FORMATS_ALL, &o->format, &err)) return true;
+    fprintf(stderr, "logitd score: --format is \"%s\"; it must be table, json, ndjson or safetensors\n", text);
     return false;
 }
 
@@ -110,7 +111,7 @@ static int read_options(int argc, char **argv, score_options *o) {
         return 2;
     }
     if (o->table && o->full) {
-        fputs("logitd score: --top-n full needs --format json or ndjson\n", stderr);
+        fputs("logitd score: --top-n full needs --format json, ndjson or safetensors\n", stderr);
         return 2;
     }
     return -1;
@@ -183,8 +184,8 @@ static enc_step full_row(void *arg, int iprompt, int irow, const float **logits,
     return ENC_MORE;
 }
 
-static logitd_status write_json(logitd_engine *engine, const dist_request *request, const logitd_job *job, FILE *out,
-                                logitd_error *err) {
+static logitd_status write_encoded(logitd_engine *engine, const dist_request *request, const logitd_job *job, FILE *out,
+                                   logitd_error *err) {
     const logitd_model_info *model = logitd_model(engine);
     token_json *tokens = token_json_create(logitd_tokenizer(engine));
     if (!tokens) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
@@ -198,15 +199,15 @@ static logitd_status write_json(logitd_engine *engine, const dist_request *reque
                          .created = time(NULL),
                          .full_row = full_row,
                          .arg = &rows};
-    enc_json encoder = enc_json_start(&source);
+    enc_reply encoder = enc_reply_start(&source);
     buffer piece = {0};
     enc_step step = ENC_MORE;
     while (step == ENC_MORE) {
         piece.len = 0;
-        step = enc_json_next(&encoder, &piece);
+        step = enc_reply_next(&encoder, &piece);
         if (piece.len && fwrite(piece.data, 1, piece.len, out) != piece.len) break; // the caller looks at ferror
     }
-    if (step == ENC_FAILED) *err = encoder.error;
+    if (step == ENC_FAILED) *err = *enc_reply_error(&encoder);
     buffer_free(&piece);
     mem_free(rows.rows);
     token_json_free(tokens);
@@ -219,7 +220,7 @@ static logitd_status write_reply(logitd_engine *engine, const score_options *o, 
     if (o->table) {
         score_table_write(logitd_tokenizer(engine), job, out);
     } else {
-        status = write_json(engine, request, job, out, err);
+        status = write_encoded(engine, request, job, out, err);
     }
     bool failed = ferror(out) || fflush(out) != 0;
     if (!failed || status) return status;

@@ -71,16 +71,18 @@ static logitd_status read_choice(parse *p, const json_node *node, const char *pa
 // ---------------------------------------------------------------------------------------------------- small fields
 
 static logitd_status read_format(parse *p, const json_node *node) {
-    if (!node) return reply_format_accepted(p->accept, &p->out->format, p->err);
+    if (!node) return reply_format_accepted(p->accept, FORMATS_ALL, &p->out->format, p->err);
     const char *name;
     logitd_status status = json_read_string(node, "format", &name, p->err);
-    return status ? status : reply_format_named(name, &p->out->format, p->err);
+    return status ? status : reply_format_named(name, FORMATS_ALL, &p->out->format, p->err);
 }
 
 static logitd_status read_dtype(parse *p, const json_node *node) {
-    static const char *const names[] = {"float32", "float16"};
-    size_t ignored; // of safetensors replies, which this build does not make
-    return node ? read_choice(p, node, "dtype", names, ARRAY_LEN(names), &ignored) : LOGITD_OK;
+    static const char *const names[] = {[DTYPE_FLOAT32] = "float32", [DTYPE_FLOAT16] = "float16"};
+    size_t choice = DTYPE_FLOAT32;
+    logitd_status status = node ? read_choice(p, node, "dtype", names, ARRAY_LEN(names), &choice) : LOGITD_OK;
+    p->out->dtype = (dist_dtype)choice;
+    return status;
 }
 
 static logitd_status read_temperatures(parse *p, const json_node *node) {

@@ -10,12 +10,15 @@
 #include "reply_format.h"
 #include "util.h"
 
+typedef enum dist_dtype { DTYPE_FLOAT32 = 0, DTYPE_FLOAT16 } dist_dtype; // of the values in a safetensors reply
+
 typedef struct dist_request {
     arena memory;
     logitd_request request;   // prompts, positions, temperatures, ids: all in `memory`
     const uint32_t **offsets; // [n_prompts] → [n_tokens] first byte of each token in its text, UINT32_MAX for a BOS
                               //   that was added; NULL for a prompt of ids
     reply_format format;
+    dist_dtype dtype;
     bool stats;
     int64_t n_prompt_tokens; // over all prompts
     int64_t n_positions;     // over all prompts

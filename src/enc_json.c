@@ -7,6 +7,7 @@
  */
 #include "enc_json.h"
 #include "api_error.h"
+#include "float_text.h"
 #include "json_write.h"
 #include <math.h>
 #include <string.h>
@@ -16,94 +17,30 @@
 
 enum { HEAD, PROMPT, SUMMARY, ROWS, PROMPT_END, TAIL, END };
 
-// ----------------------------------------------------------------------------------------------- texts of tokens
-
-struct token_json {
-    size_t *start; // [n_vocab + 1] into text
-    buffer text;
-};
-
-token_json *token_json_create(const tokenizer *t) {
-    int n_vocab = tokenizer_n_vocab(t);
-    token_json *table = mem_alloc(1, sizeof *table);
-    if (table) table->start = mem_alloc((size_t)n_vocab + 1, sizeof *table->start);
-    if (!table || !table->start) {
-        token_json_free(table);
-        return NULL;
-    }
-    for (int32_t id = 0; id < n_vocab; id++) {
-        token_bytes bytes = tokenizer_bytes(t, id);
-        table->start[id] = table->text.len;
-        buffer_puts(&table->text, "\"id\":");
-        json_int(&table->text, id);
-        buffer_puts(&table->text, ",\"text\":");
-        json_string(&table->text, bytes.data, bytes.len);
-    }
-    table->start[n_vocab] = table->text.len;
-    if (!table->text.failed) return table;
-    token_json_free(table);
-    return NULL;
-}
-
-void token_json_free(token_json *table) {
-    if (!table) return;
-    mem_free(table->start);
-    buffer_free(&table->text);
-    mem_free(table);
-}
-
-static void put_token(const token_json *table, int32_t id, buffer *out) {
-    buffer_append(out, table->text.data + table->start[id], table->start[id + 1] - table->start[id]);
-}
-
-void token_json_append(const token_json *table, const tokenizer *t, int32_t id, buffer *out) {
-    token_bytes bytes = tokenizer_bytes(t, id);
-    buffer_puts(out, "{");
-    put_token(table, id, out);
-    buffer_puts(out, ",\"bytes\":");
-    json_bytes(out, bytes.data, bytes.len);
-}
-
 // --------------------------------------------------------------------------------------------------------- pieces
 
 static bool is_lines(const enc_json *e) {
     return e->source->request->format == FORMAT_NDJSON;
 }
 
-static const logitd_request *job_request(const enc_json *e) {
-    return logitd_job_request(e->source->job);
-}
-
-static const char *values_name(const logitd_request *r) {
-    return r->values == LOGITD_LOGIT ? "logit" : r->values == LOGITD_PROB ? "prob" : "logprob";
+static const logitd_request *request_of(const enc_json *e) {
+    return &e->source->request->request;
 }
 
 static void put_head(const enc_json *e, buffer *out) {
     const enc_source *s = e->source;
-    const logitd_request *r = job_request(e);
     buffer_puts(out, "{\"object\":\"distribution\",\"id\":");
     json_cstring(out, s->id);
     buffer_puts(out, ",\"created\":");
     json_int(out, s->created);
-    buffer_puts(out, ",\"model\":{\"name\":");
-    json_cstring(out, s->model->name);
-    buffer_puts(out, ",\"architecture\":");
-    json_cstring(out, s->model->architecture);
-    buffer_printf(out, ",\"n_vocab\":%d,\"sha256\":", s->model->n_vocab);
-    json_cstring(out, s->model->sha256);
-    buffer_puts(out, "},\"numerics\":{\"backend\":");
-    json_cstring(out, s->model->backend);
-    buffer_puts(out, ",\"precision\":");
-    json_cstring(out, s->model->precision);
-    buffer_puts(out, ",\"kernel\":");
-    json_cstring(out, s->model->kernel);
-    buffer_puts(out, "},\"temperatures\":[");
-    for (int i = 0; i < r->n_temperatures; i++) {
-        if (i) buffer_puts(out, ",");
-        json_double(out, r->temperatures[i]);
-    }
-    buffer_printf(out, "],\"values\":\"%s\",\"usage\":{\"prompt_tokens\":%lld,\"positions\":%lld}", values_name(r),
-                  (long long)s->request->n_prompt_tokens, (long long)s->request->n_positions);
+    buffer_puts(out, ",\"model\":");
+    enc_put_model(s, out);
+    buffer_puts(out, ",\"numerics\":");
+    enc_put_numerics(s, out);
+    buffer_puts(out, ",\"temperatures\":");
+    enc_put_temperatures(s, out);
+    buffer_printf(out, ",\"values\":\"%s\",\"usage\":", enc_values_name(s));
+    enc_put_usage(s, out);
     buffer_puts(out, is_lines(e) ? "}\n" : ",\"results\":[");
 }
 
@@ -122,13 +59,13 @@ static void put_timing(const enc_json *e, buffer *out) {
 
 static void put_prompt(const enc_json *e, buffer *out) {
     const enc_source *s = e->source;
-    const logitd_prompt *prompt = &job_request(e)->prompts[e->iprompt];
+    const logitd_prompt *prompt = &request_of(e)->prompts[e->iprompt];
     const uint32_t *offsets = s->request->offsets[e->iprompt];
     if (!is_lines(e) && e->iprompt) buffer_puts(out, ",");
     buffer_printf(out, "{\"index\":%d,\"tokens\":[", e->iprompt);
     for (int i = 0; i < prompt->n_tokens; i++) {
         if (i) buffer_puts(out, ",");
-        token_json_append(s->tokens, s->tokenizer, prompt->tokens[i], out);
+        token_json_put_bytes(s->tokens, s->tokenizer, prompt->tokens[i], out);
         buffer_puts(out, ",\"offset\":");
         if (offsets && offsets[i] != UINT32_MAX) {
             json_int(out, offsets[i]);
@@ -143,7 +80,7 @@ static void put_prompt(const enc_json *e, buffer *out) {
 /// Bytes of the next tokens of the returned positions; control tokens are no text and count as none.
 static uint64_t next_bytes(const enc_json *e) {
     uint64_t n = 0;
-    const logitd_prompt *prompt = &job_request(e)->prompts[e->iprompt];
+    const logitd_prompt *prompt = &request_of(e)->prompts[e->iprompt];
     for (int i = 0; i < prompt->n_positions; i++) {
         int next = prompt->positions[i] + 1;
         if (next >= prompt->n_tokens) continue;
@@ -155,7 +92,7 @@ static uint64_t next_bytes(const enc_json *e) {
 }
 
 static void put_summary(const enc_json *e, buffer *out) {
-    const logitd_request *r = job_request(e);
+    const logitd_request *r = request_of(e);
     uint64_t n_bytes = next_bytes(e);
     if (is_lines(e)) buffer_printf(out, "{\"index\":%d", e->iprompt);
     buffer_puts(out, ",\"summary\":[");
@@ -177,7 +114,7 @@ static void put_summary(const enc_json *e, buffer *out) {
 }
 
 static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
-    size_t n = (size_t)job_request(e)->n_temperatures;
+    size_t n = (size_t)request_of(e)->n_temperatures;
     buffer_puts(out, ",\"logsumexp\":");
     json_floats(out, row->logsumexp, n);
     buffer_puts(out, ",\"entropy\":");
@@ -189,7 +126,7 @@ static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
         return;
     }
     buffer_puts(out, ",\"next\":{");
-    put_token(e->source->tokens, row->next_id, out);
+    token_json_put(e->source->tokens, row->next_id, out);
     buffer_puts(out, ",\"rank\":");
     json_int(out, row->next_rank);
     buffer_puts(out, ",\"logprob\":");
@@ -199,7 +136,7 @@ static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
 
 /// `[{"id":…,"text":…,"logprob":[…]},…]` of n entries; values [n_temperatures][n], or [n] for logits.
 static void put_entries(const enc_json *e, const int32_t *ids, const float *values, size_t n, buffer *out) {
-    const logitd_request *r = job_request(e);
+    const logitd_request *r = request_of(e);
     const char *key = r->values == LOGITD_LOGIT  ? ",\"logit\":"
                       : r->values == LOGITD_PROB ? ",\"prob\":["
                                                  : ",\"logprob\":[";
@@ -208,7 +145,7 @@ static void put_entries(const enc_json *e, const int32_t *ids, const float *valu
     for (size_t i = 0; i < n; i++) {
         if (i) buffer_append(out, ",", 1);
         buffer_append(out, "{", 1);
-        put_token(e->source->tokens, ids[i], out);
+        token_json_put(e->source->tokens, ids[i], out);
         buffer_append(out, key, key_len);
         if (r->values == LOGITD_LOGIT) {
             json_float(out, values[i]);
@@ -237,7 +174,7 @@ static void put_row_start(const enc_json *e, const logitd_row *row, buffer *out)
 }
 
 static void put_row_end(enc_json *e, const logitd_row *row, buffer *out) {
-    const logitd_request *r = job_request(e);
+    const logitd_request *r = request_of(e);
     buffer_puts(out, ",\"token_ids\":");
     put_entries(e, r->token_ids, row->listed_value, (size_t)r->n_token_ids, out);
     buffer_puts(out, is_lines(e) ? "}\n" : "}");
@@ -264,8 +201,7 @@ static void put_full_values(enc_json *e, const float *logits, size_t n_rows, siz
 /// One row of a full request, or a stretch of it.
 static enc_step put_full_row(enc_json *e, const logitd_row *row, buffer *out) {
     const enc_source *s = e->source;
-    const logitd_request *r = job_request(e);
-    size_t n_vocab = (size_t)s->model->n_vocab, n_rows = r->values == LOGITD_LOGIT ? 1 : (size_t)r->n_temperatures;
+    size_t n_vocab = (size_t)s->model->n_vocab, n_rows = enc_values_of_entry(s);
     const float *logits;
     enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &logits, &e->error);
     if (step != ENC_MORE) return step;
@@ -278,28 +214,16 @@ static enc_step put_full_row(enc_json *e, const logitd_row *row, buffer *out) {
 static void put_top_row(enc_json *e, const logitd_row *row, buffer *out) {
     put_row_start(e, row, out);
     buffer_puts(out, ",\"top\":");
-    put_entries(e, row->top_id, row->top_value, (size_t)MIN(job_request(e)->top_n, e->source->model->n_vocab), out);
+    put_entries(e, row->top_id, row->top_value, enc_top_n(e->source), out);
     put_row_end(e, row, out);
 }
 
 // ------------------------------------------------------------------------------------------------------ the stages
 
-/// Whether the reply may begin. ENC_FAILED: e->error is the job's.
-static enc_step may_begin(enc_json *e) {
-    const logitd_job *job = e->source->job;
-    logitd_state state = logitd_job_state(job);
-    if (state == LOGITD_FAILED) {
-        e->error = *logitd_job_error(job);
-        return ENC_FAILED;
-    }
-    bool begin = state == LOGITD_DONE || (is_lines(e) && logitd_job_rows_ready(job, 0) > 0);
-    return begin ? ENC_MORE : ENC_WAIT;
-}
-
 /// Rows as they are ready, until the piece is full. Moves on to the next stage after the last one.
 static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
     const logitd_job *job = e->source->job;
-    int n_rows = job_request(e)->prompts[e->iprompt].n_positions;
+    int n_rows = request_of(e)->prompts[e->iprompt].n_positions;
     logitd_state state = logitd_job_state(job); // before rows_ready: the last rows are there when it is DONE
     int n_ready = logitd_job_rows_ready(job, e->iprompt);
     size_t end = out->len + PIECE_BYTES;
@@ -310,7 +234,7 @@ static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
             return ENC_FAILED;
         }
         logitd_row row = logitd_job_row(job, e->iprompt, e->irow);
-        if (job_request(e)->full) {
+        if (request_of(e)->full) {
             enc_step step = put_full_row(e, &row, out);
             if (step != ENC_MORE) return step;
         } else {
@@ -326,7 +250,7 @@ static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
 
 static enc_step next_prompt(enc_json *e) {
     e->iprompt++;
-    e->stage = e->iprompt < job_request(e)->n_prompts ? PROMPT : TAIL;
+    e->stage = e->iprompt < request_of(e)->n_prompts ? PROMPT : TAIL;
     return ENC_MORE;
 }
 
@@ -334,7 +258,7 @@ static enc_step next_piece(enc_json *e, buffer *out) {
     bool lines = is_lines(e);
     switch (e->stage) {
     case HEAD: {
-        enc_step step = may_begin(e);
+        enc_step step = enc_may_begin(e->source, !lines, &e->error);
         if (step != ENC_MORE) return step;
         put_head(e, out);
         e->stage = PROMPT;
@@ -363,6 +287,36 @@ static enc_step next_piece(enc_json *e, buffer *out) {
         return ENC_END;
     }
 }
+
+// -------------------------------------------------------------------------------------------------------- the size
+
+enum { HEAD_BYTES = 1024, PROMPT_BYTES = 128, ROW_BYTES = 256, ENTRY_BYTES = 24, SUMMARY_BYTES = 256, ID_BYTES = 12 };
+
+uint64_t enc_json_most_bytes(const enc_source *s) {
+    const dist_request *d = s->request;
+    const logitd_request *r = &d->request;
+    const enc_json e = {.source = s};
+    buffer head = {0};
+    put_head(&e, &head);
+    uint64_t n = HEAD_BYTES + head.len;
+    buffer_free(&head);
+    for (int i = 0; i < r->n_prompts; i++) {
+        n += PROMPT_BYTES + (uint64_t)r->n_temperatures * SUMMARY_BYTES;
+        for (int k = 0; k < r->prompts[i].n_tokens; k++) {
+            int32_t id = r->prompts[i].tokens[k];
+            n += token_json_len(s->tokens, id) + tokenizer_bytes(s->tokenizer, id).len * strlen("255,") + ENTRY_BYTES +
+                 2 * ID_BYTES;
+        }
+    }
+    const uint64_t number = FLOAT_TEXT_BYTES + 1, token = token_json_longest(s->tokens) + ENTRY_BYTES,
+                   entry = token + enc_values_of_entry(s) * number;
+    uint64_t row = ROW_BYTES + (enc_top_n(s) + (uint64_t)r->n_token_ids) * entry;
+    if (d->stats) row += token + 4 * (uint64_t)r->n_temperatures * number;
+    if (r->full) row += enc_values_of_entry(s) * (2 + (uint64_t)s->model->n_vocab * number);
+    return n + (uint64_t)d->n_positions * row;
+}
+
+// ------------------------------------------------------------------------------------------------------ the caller
 
 enc_json enc_json_start(const enc_source *source) {
     return (enc_json){.source = source, .stage = HEAD};

@@ -255,7 +255,8 @@ static enum MHD_Result queue_reply(exchange *e) {
     http_exchange *x = &e->x;
     if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
     struct MHD_Response *response =
-        x->pull ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, on_pull, e, NULL)
+        x->pull ? MHD_create_response_from_callback(x->reply_bytes ? x->reply_bytes : MHD_SIZE_UNKNOWN,
+                                                    STREAM_BLOCK_BYTES, on_pull, e, NULL)
                 : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (!response) return MHD_NO;
     add_headers(e, response);

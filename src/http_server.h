@@ -40,6 +40,7 @@ struct http_exchange {
     const char *content_type;
     buffer reply;                                     // whole, or what comes before the first pull
     http_step (*pull)(http_exchange *x, buffer *out); // NULL: the reply is whole
+    uint64_t reply_bytes; // with pull: the size of the whole reply, `reply` included; 0: not known, so it is chunked
 
     // The handler's own.
     void *state;

@@ -26,6 +26,8 @@
       "statistics and entries of one request, in memory")                                                              \
     X(memory_bytes, "max-memory-bytes", 2 * LIMIT_GIB, 8 * LIMIT_MIB, 1024 * LIMIT_GIB,                                \
       "memory of all requests together")                                                                               \
+    X(reply_bytes, "max-reply-bytes", 64 * LIMIT_GIB, 1024, (1 << 20) * LIMIT_GIB,                                     \
+      "one reply, of which memory holds little: the work that a request may cost")                                     \
     X(connections, "max-connections", 256, 1, 100000, "open connections")                                              \
     X(jobs, "max-jobs", 256, 1, 100000, "accepted requests that wait, run or are being answered")                      \
     X(stall_s, "max-stall-s", 60, 1, 86400, "seconds without a byte of a request or reply getting through")

@@ -107,9 +107,7 @@ static http_step handle_model(http_exchange *x) {
     put_limits(out, m);
     put_memory(out, &s->memory);
     buffer_puts(out, ",\"formats\":[");
-    for (int i = 0, n = 0; i < N_FORMATS; i++) {
-        if (reply_formats[i].offered) buffer_printf(out, "%s\"%s\"", n++ ? "," : "", reply_formats[i].name);
-    }
+    for (int i = 0; i < N_FORMATS; i++) buffer_printf(out, "%s\"%s\"", i ? "," : "", reply_formats[i].name);
     buffer_puts(out, "],\"precisions\":[");
     json_cstring(out, m->precision); // of the running engine, which serves no other
     buffer_puts(out, "],\"backends\":[");
@@ -168,7 +166,7 @@ static http_step handle_tokenize(http_exchange *x) {
     buffer_puts(&x->reply, "{\"tokens\":[");
     for (size_t i = 0; !status && i < v.n; i++) {
         if (i) buffer_puts(&x->reply, ",");
-        token_json_append(s->tokens, logitd_tokenizer(s->engine), v.ids[i], &x->reply);
+        token_json_put_bytes(s->tokens, logitd_tokenizer(s->engine), v.ids[i], &x->reply);
         buffer_puts(&x->reply, "}");
     }
     buffer_puts(&x->reply, "]}\n");

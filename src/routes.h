@@ -4,7 +4,7 @@
 #ifndef ROUTES_H
 #define ROUTES_H
 
-#include "enc_json.h"
+#include "enc_reply.h"
 #include "http_server.h"
 #include "memory_plan.h"
 #include "sched.h"

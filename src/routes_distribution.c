@@ -1,7 +1,7 @@
 /*
  * routes_distribution.c: POST /distribution. Reads the request, hands the job to the scheduler, sleeps until the
- * encoder can begin, and replies: whole with a Content-Length when the reply is short and everything is there, else
- * streamed.
+ * encoder can begin, and replies: streamed with its exact Content-Length when the format allows it, whole when the
+ * reply is short and everything is there, else in chunks.
  *
  * State of an exchange: a dist_reply, made by the first call of the handler and freed by finish, which also releases
  * the job, whatever state it is in.
@@ -17,7 +17,7 @@ typedef struct dist_reply {
     dist_request request;
     sched_job *job;
     enc_source source;
-    enc_json encoder;
+    enc_reply encoder;
     char id[48];
 } dist_reply;
 
@@ -47,7 +47,21 @@ static enc_step full_row(void *arg, int iprompt, int irow, const float **logits,
     return *logits ? ENC_MORE : ENC_WAIT;
 }
 
-/// Parses and submits. On an error the exchange holds what there is to free.
+/// Refuses a reply that would be too large, before any work for it.
+static logitd_status check_size(const enc_source *source, uint64_t *exact_bytes, logitd_error *err) {
+    bool exact;
+    uint64_t n = enc_reply_bytes(source, &exact);
+    if (n == 0) return error_set(err, LOGITD_ENOMEM, "no memory for this request; try again later");
+    *exact_bytes = exact ? n : 0;
+    if (n <= (uint64_t)limits.reply_bytes) return LOGITD_OK;
+    return error_set(
+        err, LOGITD_ETOOLARGE,
+        "the reply would have %s%llu bytes; at most %llu are sent, so ask for fewer positions, temperatures "
+        "or entries at once",
+        exact ? "" : "up to ", (unsigned long long)n, (unsigned long long)limits.reply_bytes);
+}
+
+/// Parses, checks and submits. On an error the exchange holds what there is to free.
 static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
     static atomic_ullong n_ids;
     const char *why;
@@ -58,20 +72,21 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
     buffer_free(&x->body);
     if (status) return status;
     if (!logitd_healthy(engine, &why)) return error_set(err, LOGITD_EBUSY, "the engine is out of service: %s", why);
-    status = logitd_job_create(engine, &r->request.request, &job, err);
-    if (!status) status = sched_submit(r->service->sched, job, wake, x, &r->job, err);
-    if (status) return status;
     snprintf(r->id, sizeof r->id, "dist-%s-%llu", r->service->id_prefix, atomic_fetch_add(&n_ids, 1) + 1);
     r->source = (enc_source){.model = logitd_model(engine),
                              .tokenizer = logitd_tokenizer(engine),
                              .tokens = r->service->tokens,
                              .request = &r->request,
-                             .job = sched_job_results(r->job),
                              .id = r->id,
                              .created = time(NULL),
                              .full_row = full_row,
                              .arg = r};
-    r->encoder = enc_json_start(&r->source);
+    status = check_size(&r->source, &x->reply_bytes, err);
+    if (!status) status = logitd_job_create(engine, &r->request.request, &job, err);
+    if (!status) status = sched_submit(r->service->sched, job, wake, x, &r->job, err);
+    if (status) return status;
+    r->source.job = sched_job_results(r->job);
+    r->encoder = enc_reply_start(&r->source);
     x->n_tokens = r->request.n_prompt_tokens;
     x->client_left = client_left;
     return LOGITD_OK;
@@ -79,13 +94,13 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
 
 static enc_step encode(dist_reply *r, buffer *out) {
     r->source.queue_ms = sched_job_queue_ms(r->service->sched, r->job);
-    return enc_json_next(&r->encoder, out);
+    return enc_reply_next(&r->encoder, out);
 }
 
 static http_step pull(http_exchange *x, buffer *out) {
     dist_reply *r = x->state;
     enc_step step = encode(r, out);
-    if (step == ENC_FAILED) log_line(LOG_WARN, "a reply was cut: %s", r->encoder.error.message);
+    if (step == ENC_FAILED) log_line(LOG_WARN, "a reply was cut: %s", enc_reply_error(&r->encoder)->message);
     return step == ENC_MORE ? HTTP_MORE : step == ENC_WAIT ? HTTP_WAIT : step == ENC_END ? HTTP_DONE : HTTP_ABORT;
 }
 
@@ -101,8 +116,9 @@ http_step handle_distribution(http_exchange *x) {
         if (begin(x, r, &err)) return fail(x, &err);
     }
     enc_step step = ENC_MORE;
-    while (step == ENC_MORE && x->reply.len < LIMIT_WHOLE_BYTES) step = encode(r, &x->reply);
-    if (step == ENC_FAILED) return fail(x, &r->encoder.error); // nothing is sent yet
+    size_t end = x->reply_bytes ? 1 : LIMIT_WHOLE_BYTES; // a size that is known needs no whole reply
+    while (step == ENC_MORE && x->reply.len < end) step = encode(r, &x->reply);
+    if (step == ENC_FAILED) return fail(x, enc_reply_error(&r->encoder)); // nothing is sent yet
     if (step == ENC_WAIT && x->reply.len == 0) return HTTP_WAIT;
     x->status = 200;
     x->content_type = reply_formats[r->request.format].media_type;

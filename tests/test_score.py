@@ -36,6 +36,13 @@ def test_ndjson_full(score, server):
     assert [{k: v for k, v in line.items() if k != "index"} for line in lines[2:-2]] == wanted["positions"]
 
 
+@pytest.mark.parametrize("top_n", ["full", 7])
+def test_safetensors_is_the_servers(score, server, top_n):
+    done = score("--format", "safetensors", "--top-n", str(top_n), "--temperatures", "0.5,1")
+    body = {"prompt": TEXT, "temperatures": [0.5, 1], "top_n": top_n, "format": "safetensors"}
+    assert done.returncode == 0 and done.stdout == server.post("/distribution", body).body
+
+
 def test_table(score, server):
     lines = score("--temperatures", "0.5,1").stdout.decode().splitlines()
     result = server.distribution(prompt=TEXT, temperatures=[0.5, 1], top_n=1)["results"][0]
@@ -80,7 +87,7 @@ def test_failures_are_sentences(score, args, text, words):
     (["--temperatures", "1,,2"], ["0.001"]),
     (["--temperatures", ",".join(["1"] * 33)], ["32"]),
     (["--temperatures", "nan"], ["0.001"]),
-    (["--format", "xml"], ["table, json and ndjson"]),
+    (["--format", "xml"], ["table, json, ndjson or safetensors"]),
     (["--log-level", "loud"], ["debug"]),
     (["word"], ["word", "not expected"]),
 ])  # fmt: skip

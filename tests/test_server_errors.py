@@ -67,7 +67,6 @@ FIELDS = [
     ({"token_ids": "all"}, "token_ids", "array"),
     ({"stats": 1}, "stats", "true or false"),
     ({"format": "xml"}, "format", "ndjson"),
-    ({"format": "safetensors"}, "format", "json"),
     ({"dtype": "int8"}, "dtype", "float16"),
     ({"promt": "x"}, "promt", "did you mean prompt"),
     ({"seed": 1}, "seed", "unknown"),
@@ -135,7 +134,7 @@ def test_other_routes(server, path, body, param):
     ("application/x-ndjson", "application/x-ndjson"),
     ("application/json;q=0.2, application/x-ndjson;q=0.7", "application/x-ndjson"),
     ("text/plain", None),
-    ("application/vnd.safetensors", None),
+    ("application/vnd.safetensors", "application/vnd.safetensors"),
 ])  # fmt: skip
 def test_accept(server, accept, content_type):
     headers = {"Accept": accept} if accept else {}

@@ -63,6 +63,7 @@ static void every_field_is_read(void **state) {
     assert_int_equal(r.request.token_ids[2], 259);
     assert_false(r.stats);
     assert_int_equal(r.format, FORMAT_NDJSON);
+    assert_int_equal(r.dtype, DTYPE_FLOAT16);
     assert_int_equal(r.n_positions, 6);
     dist_request_free(&r);
 
@@ -164,7 +165,6 @@ static void wrong_fields_are_named(void **state) {
         {"{\"prompt\":\"a\",\"token_ids\":[260]}", "token_ids[0]", "from 0 to 259"},
         {"{\"prompt\":\"a\",\"stats\":\"yes\"}", "stats", "true or false"},
         {"{\"prompt\":\"a\",\"format\":\"xml\"}", "format", "safetensors"},
-        {"{\"prompt\":\"a\",\"format\":\"safetensors\"}", "format", "not in this build"},
         {"{\"prompt\":\"a\",\"format\":3}", "format", "must be a string"},
         {"{\"prompt\":\"a\",\"dtype\":\"float64\"}", "dtype", "\"float32\" or \"float16\""},
         {"{\"prompt\":\"a\",\"topn\":3}", "topn", "did you mean top_n"},
@@ -230,8 +230,9 @@ static void accept_is_negotiated(void **state) {
         {"application/json; q=0.5 , application/x-ndjson;q=0.4", FORMAT_JSON},
         {"application/json;q=0, */*", FORMAT_NDJSON},
         {"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", FORMAT_JSON},
-        {"application/vnd.safetensors, */*;q=0.1", FORMAT_JSON},
-        {"application/vnd.safetensors", -1},
+        {"application/vnd.safetensors, */*;q=0.1", FORMAT_SAFETENSORS},
+        {"application/vnd.safetensors", FORMAT_SAFETENSORS},
+        {"application/json;q=0.9, application/vnd.safetensors;Q=0.95;x=\"a,b\"", FORMAT_SAFETENSORS},
         {"text/plain", -1},
         {"*/*;q=0", -1},
         {"application/json;q=x", -1},

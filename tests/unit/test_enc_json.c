@@ -60,6 +60,7 @@ static enc_step pull_all(reply *r, buffer *out) {
     enc_json e = enc_json_start(&r->source);
     for (;;) {
         enc_step step = enc_json_next(&e, out);
+        if (step == ENC_END) assert_true(out->len <= enc_json_most_bytes(&r->source));
         if (step == ENC_END || step == ENC_FAILED) return step;
         if (step == ENC_WAIT) assert_true(logitd_step(r->engine) > 0 || logitd_job_state(r->job) == LOGITD_FAILED);
     }
