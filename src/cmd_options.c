@@ -14,7 +14,7 @@ const char options_engine_help[] =
     "  --cpu LEVEL           auto, reference, portable, avx2, avx512 or neon (default auto)\n"
     "  --ctx N               longest prompt in tokens (default: the model's context, at most 8192)\n"
     "  --batch-tokens N      tokens of one batch (default 512)\n"
-    "  --kv-tokens N         tokens that the KV cache holds (default: enough for --ctx and four batches)\n"
+    "  --kv-tokens N         tokens that the KV cache holds (default: one context and four batches)\n"
     "  --log-level L         error, warn, info or debug (default info)\n";
 
 bool options_int(const char *name, const char *text, long min, long max, int *out) {

@@ -1,21 +1,13 @@
 /*
  * engine.c: opens a model and works through jobs, one batch a step.
  *
- * A step: admit sequences (a prompt of a job gets its rows of the KV cache, in order of arrival), take tokens from the
- * admitted ones until the batch is full (an even share for each job first, then whatever room is left), run the layers,
- * and fold the asked positions into statistics. A prompt longer than the batch takes several steps; tokens after the
- * last asked position are never run.
+ * A step: the batcher chooses tokens of the submitted jobs, the layers run over all of them, and the asked positions
+ * among them, of whichever jobs, are folded into statistics in one pass over the output matrix.
  */
-#include "engine_impl.h"
+#include "engine_batch.h"
 #include "limits.h"
 #include <math.h>
 #include <string.h>
-
-enum {
-    KV_PAGE = 16,          // tokens of a page of the KV cache; a sequence has consecutive pages
-    ADMIT_AHEAD = 2,       // batches of tokens that one job may hold in the cache while others wait
-    SHARE_MIN_TOKENS = 16, // smallest even share of a batch
-};
 
 struct logitd_engine {
     gguf_file *file;
@@ -27,19 +19,11 @@ struct logitd_engine {
     arena strings; // of info
     char sha256[65];
 
-    logitd_job *jobs; // submitted, oldest first
-    int n_steps;
-    uint8_t *kv_pages; // [n_kv_pages] 1: taken
-    int n_kv_pages;
-
-    // the batch being formed: [batch_tokens] each
-    int32_t *tokens, *positions, *rows;
-    batch_slice *slices;
-    prompt_state **slice_prompt;
-    logitd_job **slice_job;
-    project_row *project;
-    float *hidden; // [batch_tokens, n_embd] staging for project_rows
-    void *scratch; // sums and entries of the batch's rows, grown on demand
+    batcher batcher;      // the submitted jobs and the batch that runs
+    int32_t *rows;        // [batch_tokens] rows of the batch whose distributions are wanted
+    project_row *project; // [batch_tokens] what becomes of them
+    float *hidden;        // [batch_tokens, n_embd] staging for project_rows
+    void *scratch;        // sums and entries of the batch's rows, grown on demand
     size_t scratch_bytes;
 
     atomic_bool dead;
@@ -120,7 +104,7 @@ static logitd_status plan_sizes(logitd_engine *e, const logitd_options *o, logit
     const int n_ctx_train = e->model->hp.n_ctx;
     info->batch_tokens = o->batch_tokens ? o->batch_tokens : LIMIT_BATCH_TOKENS;
     info->n_ctx = o->n_ctx ? o->n_ctx : MIN(n_ctx_train, LIMIT_CTX_TOKENS);
-    info->kv_tokens = o->kv_tokens ? o->kv_tokens : MAX(info->n_ctx, 4 * info->batch_tokens);
+    info->kv_tokens = o->kv_tokens ? o->kv_tokens : info->n_ctx + 4 * info->batch_tokens;
     if (info->n_ctx < 1 || info->n_ctx > n_ctx_train)
         return error_set(err, LOGITD_EINVAL, "the context is to be %d tokens; from 1 to %d is allowed with this model",
                          info->n_ctx, n_ctx_train);
@@ -132,13 +116,9 @@ static logitd_status plan_sizes(logitd_engine *e, const logitd_options *o, logit
 
 static bool allocate(logitd_engine *e) {
     const size_t n = (size_t)e->info.batch_tokens;
-    e->n_kv_pages = (e->info.kv_tokens + KV_PAGE - 1) / KV_PAGE;
-    return (e->forward = forward_create(e->model, e->info.batch_tokens, e->n_kv_pages * KV_PAGE)) &&
-           (e->kv_pages = mem_alloc((size_t)e->n_kv_pages, 1)) && (e->tokens = mem_alloc(n, sizeof(int32_t))) &&
-           (e->positions = mem_alloc(n, sizeof(int32_t))) && (e->rows = mem_alloc(n, sizeof(int32_t))) &&
-           (e->slices = mem_alloc(n, sizeof(batch_slice))) &&
-           (e->slice_prompt = mem_alloc(n, sizeof(prompt_state *))) &&
-           (e->slice_job = mem_alloc(n, sizeof(logitd_job *))) && (e->project = mem_alloc(n, sizeof(project_row))) &&
+    return batcher_init(&e->batcher, e->info.batch_tokens, e->info.kv_tokens) &&
+           (e->forward = forward_create(e->model, e->info.batch_tokens, batcher_kv_rows(&e->batcher))) &&
+           (e->rows = mem_alloc(n, sizeof(int32_t))) && (e->project = mem_alloc(n, sizeof(project_row))) &&
            (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));
 }
 
@@ -193,15 +173,15 @@ fail:
 void logitd_close(logitd_engine *e) {
     if (!e) return;
     const logitd_error error = {.status = LOGITD_ECANCELED, .message = "the engine was closed"};
-    for (logitd_job *job = e->jobs; job; job = job->next) job_fail(job, &error);
+    for (logitd_job *job = e->batcher.jobs; job; job = job->next) job_fail(job, &error);
     forward_free(e->forward);
     model_free(e->model);
     if (e->backend) e->backend->ops->destroy(e->backend);
     tokenizer_free(e->tok);
     gguf_close(e->file);
     arena_free(&e->strings);
-    void *all[] = {e->kv_pages,  e->tokens,  e->positions, e->rows,    e->slices, e->slice_prompt,
-                   e->slice_job, e->project, e->hidden,    e->scratch, e};
+    batcher_free(&e->batcher);
+    void *all[] = {e->rows, e->project, e->hidden, e->scratch, e};
     for (size_t i = 0; i < ARRAY_LEN(all); i++) mem_free(all[i]);
 }
 
@@ -214,118 +194,21 @@ logitd_status logitd_submit(logitd_engine *e, logitd_job *job, logitd_error *err
         return error_set(err, LOGITD_EBACKEND, "%s", e->death.message);
     }
     atomic_store_explicit(&job->state, LOGITD_RUNNING, memory_order_release);
-    logitd_job **end = &e->jobs;
-    while (*end) end = &(*end)->next;
-    *end = job;
-    job->next = NULL;
+    batcher_add(&e->batcher, job);
     return LOGITD_OK;
-}
-
-static void kv_release(logitd_engine *e, prompt_state *p) {
-    if (p->n_kv == 0) return;
-    memset(e->kv_pages + p->kv_first / KV_PAGE, 0, (size_t)(p->n_kv / KV_PAGE));
-    p->n_kv = 0;
-}
-
-/// First fit. False: no run of free pages is long enough.
-static bool kv_take(logitd_engine *e, prompt_state *p) {
-    const int n = (p->n_needed + KV_PAGE - 1) / KV_PAGE;
-    for (int first = 0, run = 0; first + run < e->n_kv_pages;) {
-        if (e->kv_pages[first + run]) {
-            first += run + 1;
-            run = 0;
-        } else if (++run == n) {
-            memset(e->kv_pages + first, 1, (size_t)n);
-            p->kv_first = first * KV_PAGE;
-            p->n_kv = n * KV_PAGE;
-            return true;
-        }
-    }
-    return false;
-}
-
-static void unlink_job(logitd_engine *e, logitd_job *job) {
-    for (logitd_job **at = &e->jobs; *at; at = &(*at)->next)
-        if (*at == job) {
-            *at = job->next;
-            break;
-        }
-    for (int i = 0; i < job->request.n_prompts; i++) kv_release(e, &job->prompts[i]);
 }
 
 void logitd_withdraw(logitd_engine *e, logitd_job *job) {
     if (logitd_job_state(job) != LOGITD_RUNNING) return;
-    unlink_job(e, job);
+    batcher_remove(&e->batcher, job);
     const logitd_error error = {.status = LOGITD_ECANCELED, .message = "the request was cancelled"};
     job_fail(job, &error);
 }
 
 /// Ends a job that cannot go on. The caller no longer follows job->next.
 static void end_job(logitd_engine *e, logitd_job *job, const logitd_error *error) {
-    unlink_job(e, job);
+    batcher_remove(&e->batcher, job);
     job_fail(job, error);
-}
-
-// ------------------------------------------------------------------------------------------------- forming a batch
-
-/// Gives cache rows to sequences in order of arrival. The first that does not fit waits, and all after it too: a long
-/// prompt is not overtaken for ever. One job holds no more than it can use soon.
-static void admit(logitd_engine *e) {
-    for (logitd_job *job = e->jobs; job; job = job->next) {
-        int ahead = 0;
-        for (int i = 0; i < job->request.n_prompts && ahead < ADMIT_AHEAD * e->info.batch_tokens; i++) {
-            prompt_state *p = &job->prompts[i];
-            if (p->n_done == p->n_needed) continue;
-            if (p->n_kv == 0 && !kv_take(e, p)) return;
-            ahead += p->n_needed - p->n_done;
-        }
-    }
-}
-
-/// Takes up to `limit` tokens of a job's admitted prompts; returns how many.
-static int take_tokens(logitd_job *job, int limit) {
-    int taken = 0;
-    for (int i = 0; i < job->request.n_prompts && taken < limit; i++) {
-        prompt_state *p = &job->prompts[i];
-        if (p->n_kv == 0) continue;
-        const int n = MIN(p->n_needed - p->n_done - p->n_take, limit - taken);
-        p->n_take += n;
-        taken += n;
-    }
-    return taken;
-}
-
-static void share_out(logitd_engine *e) {
-    int n_jobs = 0, room = e->info.batch_tokens, i = 0;
-    for (logitd_job *job = e->jobs; job; job = job->next) n_jobs++;
-    if (n_jobs == 0) return;
-    const int share = MAX(room / n_jobs, SHARE_MIN_TOKENS);
-    // With more jobs than shares, a different job is first at each step.
-    const int first = e->n_steps++ % n_jobs;
-    for (logitd_job *job = e->jobs; job; job = job->next)
-        if (i++ >= first) room -= take_tokens(job, MIN(share, room));
-    for (logitd_job *job = e->jobs; job; job = job->next) room -= take_tokens(job, room);
-}
-
-static token_batch form_batch(logitd_engine *e) {
-    token_batch batch = {.tokens = e->tokens, .positions = e->positions, .slices = e->slices};
-    admit(e);
-    share_out(e);
-    for (logitd_job *job = e->jobs; job; job = job->next)
-        for (int i = 0; i < job->request.n_prompts; i++) {
-            prompt_state *p = &job->prompts[i];
-            if (p->n_take == 0) continue;
-            e->slice_prompt[batch.n_slices] = p;
-            e->slice_job[batch.n_slices] = job;
-            e->slices[batch.n_slices++] = (batch_slice){
-                .first_row = batch.n_tokens, .n = p->n_take, .first_pos = p->n_done, .kv_first = p->kv_first};
-            for (int k = 0; k < p->n_take; k++) {
-                e->tokens[batch.n_tokens] = p->tokens[p->n_done + k];
-                e->positions[batch.n_tokens++] = p->n_done + k;
-            }
-            p->n_take = 0;
-        }
-    return batch;
 }
 
 // ------------------------------------------------------------------------------------------------------ one step
@@ -354,16 +237,17 @@ static bool grow_scratch(logitd_engine *e, size_t bytes) {
 
 /// Lists the asked rows of the batch in e->rows and e->project. Returns their number, -1: no memory.
 static int plan_rows(logitd_engine *e, const token_batch *batch) {
+    const batcher *b = &e->batcher;
     size_t bytes = 0;
     int n = 0;
     for (int s = 0; s < batch->n_slices; s++)
-        bytes += (size_t)rows_in_slice(e->slice_prompt[s], &e->slices[s]) * row_scratch_bytes(e->slice_job[s]);
+        bytes += (size_t)rows_in_slice(b->slice_prompt[s], &batch->slices[s]) * row_scratch_bytes(b->slice_job[s]);
     if (!grow_scratch(e, bytes)) return -1;
     uint8_t *at = e->scratch;
     for (int s = 0; s < batch->n_slices; s++) {
-        const prompt_state *p = e->slice_prompt[s];
-        const logitd_job *job = e->slice_job[s];
-        const int n_rows = rows_in_slice(p, &e->slices[s]), T = job->request.n_temperatures;
+        const prompt_state *p = b->slice_prompt[s];
+        const logitd_job *job = b->slice_job[s];
+        const int n_rows = rows_in_slice(p, &batch->slices[s]), T = job->request.n_temperatures;
         for (int i = 0; i < n_rows; i++) {
             const int position = p->row_position[p->n_rows_done + i];
             project_row *row = &e->project[n];
@@ -381,7 +265,7 @@ static int plan_rows(logitd_engine *e, const token_batch *batch) {
                                  .top_logit = logits,
                                  .top_id = (int32_t *)(logits + job->n_top),
                                  .listed_logit = logits + (ptrdiff_t)2 * job->n_top};
-            e->rows[n++] = e->slices[s].first_row + position - e->slices[s].first_pos;
+            e->rows[n++] = batch->slices[s].first_row + position - batch->slices[s].first_pos;
             at += row_scratch_bytes(job) / sizeof(double) * sizeof(double);
         }
     }
@@ -390,8 +274,8 @@ static int plan_rows(logitd_engine *e, const token_batch *batch) {
 
 /// Moves the results of a slice's rows into its job. False: the numbers are not finite.
 static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slice, int first_row, int n_rows) {
-    prompt_state *p = e->slice_prompt[slice];
-    logitd_job *job = e->slice_job[slice];
+    prompt_state *p = e->batcher.slice_prompt[slice];
+    logitd_job *job = e->batcher.slice_job[slice];
     for (int i = 0; i < n_rows; i++)
         if (!job_store_row(job, p, p->n_rows_done + i, &e->project[first_row + i])) return false;
     if (p->hidden && n_rows > 0) {
@@ -407,6 +291,7 @@ static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slic
 /// Forward pass and statistics of a formed batch. Results are stored but not yet published.
 static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logitd_error *err) {
     const backend_ops *op = e->backend->ops;
+    const batcher *b = &e->batcher;
     const backend_buffer *x = forward_batch(e->forward, batch), *hidden = NULL;
     const int n_rows = plan_rows(e, batch);
     if (n_rows < 0) return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of a batch");
@@ -419,12 +304,11 @@ static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logit
     const logitd_status status = op->finish(e->backend, err);
     if (status) return status;
     for (int s = 0, row = 0; s < batch->n_slices; s++) {
-        const int n = rows_in_slice(e->slice_prompt[s], &e->slices[s]);
-        e->slice_prompt[s]->n_done += e->slices[s].n;
-        if (!store_slice(e, hidden, s, row, n) && e->slice_job[s]->error.status == LOGITD_OK)
-            error_set(&e->slice_job[s]->error, LOGITD_EBACKEND,
+        const int n = rows_in_slice(b->slice_prompt[s], &batch->slices[s]);
+        if (!store_slice(e, hidden, s, row, n) && b->slice_job[s]->error.status == LOGITD_OK)
+            error_set(&b->slice_job[s]->error, LOGITD_EBACKEND,
                       "the model's weights gave logits that are not finite numbers, among positions %d to %d",
-                      e->slices[s].first_pos, e->slices[s].first_pos + e->slices[s].n - 1);
+                      batch->slices[s].first_pos, batch->slices[s].first_pos + batch->slices[s].n - 1);
         row += n;
     }
     return LOGITD_OK;
@@ -432,9 +316,10 @@ static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logit
 
 /// Publishes what a batch brought, and lets go of jobs that ended. `error`: the whole batch failed.
 static void conclude(logitd_engine *e, const token_batch *batch, double ms, const logitd_error *error) {
+    const batcher *b = &e->batcher;
     for (int s = 0; s < batch->n_slices; s++) {
-        logitd_job *job = e->slice_job[s];
-        if (s > 0 && job == e->slice_job[s - 1]) continue; // a job's slices follow each other
+        logitd_job *job = b->slice_job[s];
+        if (s > 0 && job == b->slice_job[s - 1]) continue; // a job's slices follow each other
         const double before = atomic_load_explicit(&job->compute_ms, memory_order_relaxed);
         atomic_store_explicit(&job->compute_ms, before + ms, memory_order_relaxed);
         if (error || job->error.status) {
@@ -442,37 +327,30 @@ static void conclude(logitd_engine *e, const token_batch *batch, double ms, cons
             end_job(e, job, &why);
             continue;
         }
-        for (int i = 0; i < job->request.n_prompts; i++)
-            if (job->prompts[i].n_done == job->prompts[i].n_needed) kv_release(e, &job->prompts[i]);
         // Unlinked before DONE is published: from then on the job's owner may free it.
-        bool done = true;
-        for (int i = 0; i < job->request.n_prompts; i++)
-            done = done && job->prompts[i].n_rows_done == job->prompts[i].n_rows;
-        if (done) unlink_job(e, job);
+        if (job->n_left == 0) batcher_remove(&e->batcher, job);
         job_publish(job);
     }
 }
 
 /// Jobs that ask for no position at all are done without a batch.
 static void publish_empty(logitd_engine *e) {
-    for (logitd_job *job = e->jobs, *next; job; job = next) {
+    for (logitd_job *job = e->batcher.jobs, *next; job; job = next) {
         next = job->next;
-        int n_needed = 0;
-        for (int i = 0; i < job->request.n_prompts; i++) n_needed += job->prompts[i].n_needed;
-        if (n_needed > 0) continue;
-        unlink_job(e, job);
+        if (job->n_left > 0) continue;
+        batcher_remove(&e->batcher, job);
         job_publish(job);
     }
 }
 
 int logitd_step(logitd_engine *e) {
     if (!logitd_healthy(e, NULL)) { // those that were not in the batch that failed
-        while (e->jobs) end_job(e, e->jobs, &e->death);
+        while (e->batcher.jobs) end_job(e, e->batcher.jobs, &e->death);
         return 0;
     }
     publish_empty(e);
     const int64_t start = clock_us();
-    const token_batch batch = form_batch(e);
+    const token_batch batch = batcher_form(&e->batcher);
     if (batch.n_tokens == 0) return 0;
     logitd_error error = {0};
     const logitd_status status = run_batch(e, &batch, &error);
@@ -480,6 +358,7 @@ int logitd_step(logitd_engine *e) {
         e->death = error;
         atomic_store_explicit(&e->dead, true, memory_order_release); // after `death`: readers see the sentence
     }
+    batcher_finish(&e->batcher, &batch);
     conclude(e, &batch, (double)(clock_us() - start) / 1000.0, status ? &error : NULL);
     return batch.n_tokens;
 }

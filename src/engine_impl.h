@@ -1,5 +1,5 @@
 /*
- * engine_impl.h: what job.c (a request's results) and engine.c (the work) share.
+ * engine_impl.h: what job.c (a request's results), engine_batch.c (whose turn it is) and engine.c (the work) share.
  *
  * Who touches what. A job is written by the worker alone once it is submitted; other threads read rows below the
  * published `rows_ready` of a prompt, and `state`. Both are atomics stored with release after the rows were written.
@@ -35,7 +35,7 @@ typedef struct prompt_state {
     int n_done;         // tokens run
     int n_rows_done;    // rows filled in
     int n_take;         // tokens of the batch being formed
-    int kv_first, n_kv; // its rows of the KV cache; n_kv 0: none
+    int kv_first, n_kv; // the rows of the KV cache that it holds; n_kv 0: none
     // published
     atomic_int rows_ready; // asked positions whose rows are there, counted from the first
 } prompt_state;
@@ -49,7 +49,11 @@ struct logitd_job {
     logitd_error error; // valid once state is FAILED
     _Atomic double compute_ms;
     atomic_int state; // logitd_state
-    logitd_job *next; // the engine's list, the worker's
+    // the batcher's (engine_batch.h)
+    logitd_job *next;        // submitted after it
+    logitd_job *next_longer; // while a batch is formed: the next with as many or more tokens left
+    int64_t n_left;          // tokens to run that are in no batch yet
+    int first_open;          // first prompt with tokens to run
 };
 
 /// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.

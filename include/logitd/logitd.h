@@ -62,7 +62,7 @@ typedef struct logitd_options {
     int n_threads;         // default: the number of processors this process may run on
     int batch_tokens;      // tokens of a batch; default LIMIT_BATCH_TOKENS
     int n_ctx;             // longest prompt in tokens; default min(the model's context, LIMIT_CTX_TOKENS)
-    int kv_tokens;         // tokens that the KV cache holds; default max(n_ctx, 4 x batch_tokens)
+    int kv_tokens;         // tokens of cut prompts that the KV cache holds; default n_ctx + 4 x batch_tokens
     void (*progress)(void *arg, const char *what, double fraction); // may be NULL; called while opening
     void *progress_arg;
 } logitd_options;
