@@ -161,7 +161,8 @@ static void a_long_job_advances_whatever_comes(void **state) {
     (void)state;
     batcher b = start();
     logitd_job *job = add(&b, 40);
-    assert_int_equal(steps_of(&b, job, 4, 2), 40 / (BATCH / 4) - 1); // a quarter of each step; at last it is short itself
+    assert_int_equal(steps_of(&b, job, 4, 2),
+                     40 / (BATCH / 4) - 1); // a quarter of each step; at last it is short itself
     drop(&b, job);
     while (b.jobs) drop(&b, b.jobs);
     batcher_free(&b);
