@@ -12,6 +12,7 @@
  */
 #include "http_server.h"
 #include "api_error.h"
+#include "http_coding.h"
 #include "limits.h"
 #include <errno.h>
 #include <microhttpd.h>
@@ -41,6 +42,9 @@ typedef struct exchange {
     uint64_t n_body;     // bytes received, the discarded ones included
     size_t n_sent;       // of x.reply, while streaming
     bool ended, aborted; // of pull
+    coder *coder;        // of a compressed reply, else NULL
+    buffer coded;        // what it made of x.reply
+    bool begun;          // x.reply as the handler left it is on its way
 } exchange;
 
 struct http_server {
@@ -187,6 +191,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     pthread_mutex_unlock(&s->mutex);
     buffer_free(&e->x.body);
     buffer_free(&e->x.reply);
+    buffer_free(&e->coded);
+    coder_free(e->coder);
     pthread_mutex_destroy(&e->mutex);
     mem_free(e);
 }
@@ -213,10 +219,32 @@ http_step http_fail(http_exchange *x, int status, const char *param, const char 
 
 // --------------------------------------------------------------------------------------------------------- reply
 
+/// Makes the next piece of a streamed reply: first what the handler left, then what pull gives; coded, if it is to be.
+static http_step next_piece(exchange *e) {
+    static const coder_end ends[] = {
+        [HTTP_DONE] = CODER_FINISH, [HTTP_WAIT] = CODER_FLUSH, [HTTP_MORE] = CODER_MORE, [HTTP_ABORT] = CODER_FLUSH};
+    buffer *reply = &e->x.reply;
+    http_step step = e->x.pull ? HTTP_MORE : HTTP_DONE;
+    if (e->begun) {
+        reply->len = 0;
+        start_listening_for_wakes(e);
+        step = e->x.pull(&e->x, reply);
+    }
+    e->begun = true;
+    e->coded.len = e->n_sent = 0;
+    if (e->coder && !coder_write(e->coder, reply->data, reply->len, ends[step], &e->coded)) {
+        log_line(LOG_WARN, "a reply was cut: it could not be compressed");
+        step = HTTP_ABORT;
+    }
+    e->ended = step == HTTP_DONE || step == HTTP_ABORT;
+    e->aborted = step == HTTP_ABORT;
+    return step;
+}
+
 static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
     (void)pos;
     exchange *e = cls;
-    buffer *piece = &e->x.reply;
+    const buffer *piece = e->coder ? &e->coded : &e->x.reply;
     for (;;) {
         if (e->n_sent < piece->len) {
             size_t n = MIN(max, piece->len - e->n_sent);
@@ -225,19 +253,24 @@ static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
             return (ssize_t)n;
         }
         if (e->ended) return e->aborted ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
-        piece->len = e->n_sent = 0;
-        start_listening_for_wakes(e);
-        http_step step = e->x.pull(&e->x, piece);
-        e->ended = step == HTTP_DONE || step == HTTP_ABORT;
-        e->aborted = step == HTTP_ABORT;
-        if (step != HTTP_WAIT || piece->len) continue;
+        if (next_piece(e) != HTTP_WAIT || piece->len) continue;
         watch(e);
         if (fall_asleep(e)) return 0;
     }
 }
 
+/// Sets up the compression that the client accepts and the reply is worth.
+static content_coding choose_coding(exchange *e) {
+    const http_exchange *x = &e->x;
+    if (x->status != 200 || (!x->pull && x->reply.len < LIMIT_CODED_BYTES)) return CODING_IDENTITY;
+    content_coding coding = coding_accepted(http_header(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
+    if (coding != CODING_IDENTITY) e->coder = coder_create(coding);
+    return e->coder ? coding : CODING_IDENTITY; // without memory for it, as it is
+}
+
 static void add_headers(const exchange *e, struct MHD_Response *response) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding");
     if (e->x.status == 503 || e->x.status == 429) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
     if (e->x.status != 405) return;
     char allow[64] = "";
@@ -254,11 +287,15 @@ static void add_headers(const exchange *e, struct MHD_Response *response) {
 static enum MHD_Result queue_reply(exchange *e) {
     http_exchange *x = &e->x;
     if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
+    content_coding coding = choose_coding(e);
+    bool size_known = !e->coder && x->reply_bytes;
+    e->begun = !e->coder;
     struct MHD_Response *response =
-        x->pull ? MHD_create_response_from_callback(x->reply_bytes ? x->reply_bytes : MHD_SIZE_UNKNOWN,
-                                                    STREAM_BLOCK_BYTES, on_pull, e, NULL)
-                : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
+        x->pull || e->coder ? MHD_create_response_from_callback(size_known ? x->reply_bytes : MHD_SIZE_UNKNOWN,
+                                                                STREAM_BLOCK_BYTES, on_pull, e, NULL)
+                            : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (!response) return MHD_NO;
+    if (e->coder) MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
     add_headers(e, response);
     enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
     MHD_destroy_response(response); // the connection holds it now; its bytes live as long as the exchange

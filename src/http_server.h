@@ -9,6 +9,8 @@
  * While an exchange sleeps its socket is watched: when the client goes away (or closes its sending side), client_left
  * is called once. `finish` is called exactly once, last; then the exchange is gone.
  *
+ * A reply goes out compressed when the client accepts that (http_coding.h); then its size is not known beforehand.
+ *
  * Answered here, without a handler: unknown paths (404), wrong methods (405), a body that is not JSON where JSON is due
  * (415) or is too large (413). HEAD works for GET routes. Does not know what routes mean.
  */

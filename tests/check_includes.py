@@ -41,6 +41,8 @@ ONLY = [
     ("sys/mman.h", ["src/gguf.c"]),
     ("pcre2.h", ["src/tok_pre.c"]),
     ("nettle/*", ["src/util.c"]),
+    ("zlib.h", ["src/http_coding.c"]),
+    ("zstd.h", ["src/http_coding.c"]),
     ("*intrin.h", ["src/cpu/*", "src/quant_blocks.h"]),
     ("arm_neon.h", ["src/cpu/*", "src/quant_blocks.h"]),
     ("dlfcn.h", ["src/cuda/cuda_driver.c"]),

@@ -107,7 +107,7 @@ def test_no_apt_get_names_the_packages(env, checkout):
     sentence = one_sentence(dev("build", env=env, dev=checkout))
     assert sentence.startswith("build tools are missing, and ./dev installs only with apt-get (Debian, Ubuntu); ")
     assert sentence.endswith(
-        "gcc g++ cmake ninja-build pkg-config libmicrohttpd-dev libcjson-dev libpcre2-dev nettle-dev curl"
+        "gcc g++ cmake ninja-build pkg-config libmicrohttpd-dev libcjson-dev libpcre2-dev nettle-dev zlib1g-dev libzstd-dev curl"
     )
 
 
