@@ -201,6 +201,15 @@ const char *http_header(const http_exchange *x, const char *name) {
     return MHD_lookup_connection_value(((const exchange *)x)->connection, MHD_HEADER_KIND, name);
 }
 
+const char *http_query(const http_exchange *x, const char *name) {
+    const struct MHD_Connection *connection = ((const exchange *)x)->connection;
+    const char *value = NULL;
+    size_t n = 0;
+    bool there = MHD_lookup_connection_value_n((struct MHD_Connection *)connection, MHD_GET_ARGUMENT_KIND, name,
+                                               strlen(name), &value, &n) == MHD_YES;
+    return there && !value ? "" : value;
+}
+
 http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...) {
     char message[512];
     va_list args;

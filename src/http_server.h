@@ -76,6 +76,8 @@ void http_server_free(http_server *s);
 
 /// A request header, or NULL. In an HTTP thread.
 const char *http_header(const http_exchange *x, const char *name);
+/// A parameter of the path's query, or NULL; "" when it has no value. In an HTTP thread.
+const char *http_query(const http_exchange *x, const char *name);
 /// Lets a sleeping exchange go on; kept for its next HTTP_WAIT if it is awake. Any thread, until finish.
 void http_wake(http_exchange *x);
 /// Fills in an error reply as api.md's object. Returns HTTP_DONE.

@@ -227,7 +227,7 @@ static http_step handle_detokenize(http_exchange *x) {
 static http_step handle_absent(http_exchange *x) {
     return http_fail(
         x, 404, "",
-        "%s is not in this build; it has POST /distribution, /tokenize and /detokenize, and GET /model and "
+        "%s is not in this build; it has POST /distribution, /tokenize and /detokenize, and GET /model, /vocab and "
         "/health",
         x->path);
 }
@@ -255,7 +255,7 @@ const http_route routes[] = {
     {"GET", "/model", handle_model},
     {"GET", "/health", handle_health},
     {"GET", "/", handle_home},
-    {"GET", "/vocab", handle_absent},
+    {"GET", "/vocab", handle_vocab},
     {"GET", "/metrics", handle_absent},
     {"GET", "/openapi.json", handle_absent},
 };

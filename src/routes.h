@@ -28,5 +28,7 @@ extern const size_t n_routes;
 
 /// POST /distribution (routes_distribution.c).
 http_step handle_distribution(http_exchange *x);
+/// GET /vocab (routes_vocab.c).
+http_step handle_vocab(http_exchange *x);
 
 #endif

@@ -10,10 +10,8 @@ static const struct {
     const char *name;
     size_t bytes;
 } types[] = {
-    [TENSOR_U8] = {"U8", 1},
-    [TENSOR_I32] = {"I32", 4},
-    [TENSOR_F16] = {"F16", 2},
-    [TENSOR_F32] = {"F32", 4},
+    [TENSOR_U8] = {"U8", 1},   [TENSOR_I32] = {"I32", 4}, [TENSOR_I64] = {"I64", 8},
+    [TENSOR_F16] = {"F16", 2}, [TENSOR_F32] = {"F32", 4},
 };
 
 size_t tensor_type_bytes(tensor_type type) {
