@@ -243,7 +243,7 @@ static logitd_status score(logitd_engine *engine, const score_options *o, FILE *
     }
     if (!status) status = run(engine, job, err);
     if (!status) status = write_reply(engine, o, &request, job, out, err);
-    if (job) logitd_withdraw(engine, job);
+    if (job) logitd_withdraw(engine, job, NULL);
     logitd_job_free(job);
     dist_request_free(&request);
     buffer_free(&text);

@@ -198,11 +198,12 @@ logitd_status logitd_submit(logitd_engine *e, logitd_job *job, logitd_error *err
     return LOGITD_OK;
 }
 
-void logitd_withdraw(logitd_engine *e, logitd_job *job) {
-    if (logitd_job_state(job) != LOGITD_RUNNING) return;
-    batcher_remove(&e->batcher, job);
-    const logitd_error error = {.status = LOGITD_ECANCELED, .message = "the request was cancelled"};
-    job_fail(job, &error);
+void logitd_withdraw(logitd_engine *e, logitd_job *job, const logitd_error *why) {
+    const logitd_state state = logitd_job_state(job);
+    if (state == LOGITD_DONE || state == LOGITD_FAILED) return;
+    if (state == LOGITD_RUNNING) batcher_remove(&e->batcher, job); // a new one was never there
+    const logitd_error canceled = {.status = LOGITD_ECANCELED, .message = "the request was cancelled"};
+    job_fail(job, why ? why : &canceled);
 }
 
 /// Ends a job that cannot go on. The caller no longer follows job->next.

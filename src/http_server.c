@@ -2,17 +2,14 @@
  * http_server.c: see http_server.h.
  *
  * Guards. Each exchange's `mutex` guards its `asleep` and `woken`. The server's `mutex` guards the list of
- * exchanges and their count. Everything else of an exchange belongs to the HTTP thread that serves its connection.
- * Order: server's mutex, then (in client_left) whatever the handler takes, then an exchange's mutex, then
- * libmicrohttpd's.
- *
- * libmicrohttpd neither times out a suspended connection nor sees that its client left, so a watcher thread waits with
- * epoll on the sockets of exchanges that have slept. An event names the exchange by its serial number, never by its
- * address, since the exchange may be gone by then.
+ * exchanges and their count, and each one's `watched` and `told`. Everything else of an exchange belongs to the HTTP
+ * thread that serves its connection. Order: server's mutex, then (in client_left) whatever the handler takes, then an
+ * exchange's mutex, then libmicrohttpd's.
  */
 #include "http_server.h"
 #include "api_error.h"
 #include "http_coding.h"
+#include "http_conns.h"
 #include "limits.h"
 #include <errno.h>
 #include <microhttpd.h>
@@ -21,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
@@ -32,10 +27,11 @@ typedef struct exchange {
     http_exchange x; // first: the handlers' view
     http_server *server;
     struct MHD_Connection *connection;
+    http_conn *conn;
     const http_route *route; // NULL: the reply is an error already
     struct exchange *next, **prev;
-    uint64_t serial;
-    bool watched; // its socket is in the watcher's epoll set
+    bool watched; // the handler is to be told when the client leaves
+    bool told;
     pthread_mutex_t mutex;
     bool asleep;         // suspended in libmicrohttpd
     bool woken;          // since the handler last began
@@ -52,12 +48,10 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd; // libmicrohttpd's once the daemon runs
     char url[128];
+    http_conns *conns;
     pthread_mutex_t mutex;
     exchange *exchanges;
     int n_exchanges;
-    uint64_t last_serial;
-    pthread_t watcher;
-    int epoll_fd, stop_fd; // stop_fd: an eventfd that ends the watcher
 };
 
 // -------------------------------------------------------------------------------------------------- sleep and wake
@@ -93,51 +87,43 @@ static void start_listening_for_wakes(exchange *e) {
     pthread_mutex_unlock(&e->mutex);
 }
 
-// ------------------------------------------------------------------------------------------------------- watcher
+// --------------------------------------------------------------------------------------------------- clients leave
 
-static int socket_of(const exchange *e) {
-    return MHD_get_connection_info(e->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+static void tell_client_left(exchange *e) {
+    log_line(LOG_DEBUG, "client left: %s %s", e->x.method, e->route ? e->route->path : "");
+    e->x.client_left(&e->x);
+    e->told = true;
 }
 
-/// Before the first sleep of an exchange.
-static void watch(exchange *e) {
-    if (e->watched || !e->x.client_left) return;
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLONESHOT, .data.u64 = e->serial};
-    e->watched = epoll_ctl(e->server->epoll_fd, EPOLL_CTL_ADD, socket_of(e), &event) == 0;
-    if (!e->watched) log_line(LOG_WARN, "cannot watch a connection: %s", strerror(errno));
-}
-
-static void client_left(http_server *s, uint64_t serial) {
+/// From the thread of http_conns.
+static void on_hang_up(void *arg, const http_conn *conn) {
+    http_server *s = arg;
     pthread_mutex_lock(&s->mutex); // held over the call, so that the exchange cannot finish meanwhile
     exchange *e = s->exchanges;
-    while (e && e->serial != serial) e = e->next;
-    if (e) {
-        log_line(LOG_DEBUG, "client left: %s %s", e->x.method, e->route ? e->route->path : "");
-        e->x.client_left(&e->x);
-    }
+    while (e && e->conn != conn) e = e->next;
+    if (e && e->watched && !e->told) tell_client_left(e);
     pthread_mutex_unlock(&s->mutex);
 }
 
-static void *watcher_main(void *arg) {
-    http_server *s = arg;
-    for (;;) {
-        struct epoll_event events[64];
-        int n = epoll_wait(s->epoll_fd, events, (int)ARRAY_LEN(events), -1);
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.u64 == 0) return NULL; // stop_fd
-            client_left(s, events[i].data.u64);
-        }
-    }
+/// Before an exchange sleeps: its handler is told from now on, and at once if its client has left already.
+static void watch(exchange *e) {
+    http_conn_expect(e->conn, EXPECT_NOTHING, 0);
+    pthread_mutex_lock(&e->server->mutex);
+    e->watched = e->x.client_left != NULL;
+    if (e->watched && !e->told && http_conn_hung_up(e->conn)) tell_client_left(e);
+    pthread_mutex_unlock(&e->server->mutex);
 }
 
 // ------------------------------------------------------------------------------------------------------- exchange
 
-static exchange *exchange_create(http_server *s, struct MHD_Connection *connection, const char *path,
+static exchange *exchange_create(http_server *s, struct MHD_Connection *connection, http_conn *conn, const char *path,
                                  const char *method) {
     exchange *e = mem_alloc(1, sizeof *e);
     if (!e) return NULL;
     e->server = s;
     e->connection = connection;
+    e->conn = conn;
+    e->x.client = http_conn_client(conn);
     e->x.context = s->options.context;
     e->x.method = method; // libmicrohttpd keeps both while the request lives
     e->x.path = path;
@@ -145,7 +131,6 @@ static exchange *exchange_create(http_server *s, struct MHD_Connection *connecti
     e->x.content_type = "application/json";
     pthread_mutex_init(&e->mutex, NULL);
     pthread_mutex_lock(&s->mutex);
-    e->serial = ++s->last_serial; // from 1: 0 is the watcher's stop_fd
     e->next = s->exchanges;
     e->prev = &s->exchanges;
     if (e->next) e->next->prev = &e->next;
@@ -179,8 +164,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (!e) return;
     *con_cls = NULL;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) e->aborted = true;
-    if (e->watched) epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, socket_of(e), NULL);
     log_request(e);
+    http_conn_expect(e->conn, EXPECT_HEADERS, 0);
     pthread_mutex_lock(&s->mutex);
     *e->prev = e->next;
     if (e->next) e->next->prev = e->prev;
@@ -254,6 +239,7 @@ static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
     (void)pos;
     exchange *e = cls;
     const buffer *piece = e->coder ? &e->coded : &e->x.reply;
+    http_conn_expect(e->conn, EXPECT_READING, 0);
     for (;;) {
         if (e->n_sent < piece->len) {
             size_t n = MIN(max, piece->len - e->n_sent);
@@ -281,6 +267,8 @@ static void add_headers(const exchange *e, struct MHD_Response *response) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding");
     if (e->x.status == 503 || e->x.status == 429) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    if (http_conn_crowd(e->conn))
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close"); // it makes room
     if (e->x.status != 405) return;
     char allow[64] = "";
     for (size_t i = 0; i < e->server->options.n_routes; i++) {
@@ -304,6 +292,7 @@ static enum MHD_Result queue_reply(exchange *e) {
                                                                 STREAM_BLOCK_BYTES, on_pull, e, NULL)
                             : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (!response) return MHD_NO;
+    http_conn_expect(e->conn, EXPECT_READING, x->pull || e->coder ? 0 : x->reply.len);
     if (e->coder) MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
     add_headers(e, response);
     enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
@@ -341,6 +330,13 @@ static void route_request(exchange *e) {
     const http_options *o = &e->server->options;
     const char *wanted = strcmp(e->x.method, "HEAD") == 0 ? "GET" : e->x.method;
     bool path_known = false;
+    http_crowd crowd = http_conn_crowd(e->conn);
+    if (crowd) {
+        http_fail(&e->x, crowd == CROWD_CLIENT ? 429 : 503, "",
+                  "there are too many connections; at most %lld are open at once, and %lld of one client",
+                  (long long)limits.connections, (long long)limits.connections_per_client);
+        return;
+    }
     for (size_t i = 0; i < o->n_routes && !e->route; i++) {
         if (strcmp(o->routes[i].path, e->x.path) != 0) continue;
         path_known = true;
@@ -370,9 +366,11 @@ static void route_request(exchange *e) {
 /// The headers are there, the body is not.
 static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *connection, const char *path,
                                      const char *method, void **con_cls) {
-    exchange *e = exchange_create(s, connection, path, method);
+    http_conn *conn = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    exchange *e = conn ? exchange_create(s, connection, conn, path, method) : NULL;
     if (!e) return MHD_NO;
     *con_cls = e;
+    http_conn_expect(conn, EXPECT_BODY, 0);
     route_request(e);
     // A client that waits for "100 Continue" gets its refusal instead; others have sent their body already.
     const char *expect = http_header(&e->x, MHD_HTTP_HEADER_EXPECT);
@@ -403,6 +401,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     buffer_append(&e->x.body, "", 0);
     if (e->x.body.failed && e->route) refuse_for_memory(e);
+    http_conn_expect(e->conn, EXPECT_NOTHING, 0);
     while (e->route) {
         start_listening_for_wakes(e);
         if (e->route->handle(&e->x) != HTTP_WAIT) break;
@@ -410,6 +409,27 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         if (fall_asleep(e)) return MHD_YES;
     }
     return queue_reply(e);
+}
+
+// ---------------------------------------------------------------------------------------------------- connections
+
+static enum MHD_Result on_accept(void *cls, const struct sockaddr *address, socklen_t n) {
+    (void)n;
+    const http_server *s = cls;
+    return http_conns_welcome(s->conns, address) ? MHD_YES : MHD_NO;
+}
+
+/// The socket's beginning and end; it is open at both.
+static void on_connection(void *cls, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode code) {
+    const http_server *s = cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *socket_context =
+            http_conn_add(s->conns, MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
+                          MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+    } else if (*socket_context) {
+        http_conn_remove(s->conns, *socket_context);
+    }
 }
 
 // --------------------------------------------------------------------------------------------------- start and end
@@ -451,25 +471,14 @@ static logitd_status open_socket(http_server *s, logitd_error *err) {
                      s->options.port, strerror(why));
 }
 
-static logitd_status start_watcher(http_server *s, logitd_error *err) {
-    s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    s->stop_fd = eventfd(0, EFD_CLOEXEC);
-    struct epoll_event stop = {.events = EPOLLIN, .data.u64 = 0};
-    if (s->epoll_fd >= 0 && s->stop_fd >= 0 && epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->stop_fd, &stop) == 0 &&
-        pthread_create(&s->watcher, NULL, watcher_main, s) == 0) {
-        return LOGITD_OK;
-    }
-    return error_set(err, LOGITD_EIO, "the system refused the thread that watches connections");
-}
-
 static logitd_status start_daemon(http_server *s, logitd_error *err) {
-    s->daemon =
-        MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-                         on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-                         s->listen_fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)LIMIT_HTTP_THREADS,
-                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)limits.connections, MHD_OPTION_CONNECTION_TIMEOUT,
-                         (unsigned)limits.stall_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_CONNECTION_BYTES,
-                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_END);
+    s->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_accept, s, on_request, s,
+        MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
+        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)LIMIT_HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(limits.connections + LIMIT_SPARE_CONNECTIONS), MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)limits.stall_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_CONNECTION_BYTES,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
     if (s->daemon) return LOGITD_OK;
     return error_set(err, LOGITD_EIO, "the HTTP server did not start: %s", strerror(errno));
 }
@@ -478,21 +487,15 @@ logitd_status http_server_create(const http_options *options, http_server **out,
     *out = NULL;
     http_server *s = mem_alloc(1, sizeof *s);
     if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the HTTP server");
-    *s = (http_server){.options = *options, .listen_fd = -1, .epoll_fd = -1, .stop_fd = -1};
+    *s = (http_server){.options = *options, .listen_fd = -1};
     pthread_mutex_init(&s->mutex, NULL);
-    logitd_status status = open_socket(s, err);
-    if (!status) status = start_watcher(s, err);
-    bool watching = !status;
+    logitd_status status = http_conns_create(on_hang_up, s, &s->conns, err);
+    if (!status) status = open_socket(s, err);
     if (!status) status = start_daemon(s, err);
     if (!status) {
         write_url(s);
         *out = s;
         return LOGITD_OK;
-    }
-    if (!watching) { // nothing runs yet
-        if (s->epoll_fd >= 0) close(s->epoll_fd);
-        if (s->stop_fd >= 0) close(s->stop_fd);
-        s->epoll_fd = s->stop_fd = -1;
     }
     if (s->listen_fd >= 0) close(s->listen_fd);
     http_server_free(s);
@@ -513,14 +516,7 @@ int http_server_n_exchanges(http_server *s) {
 void http_server_free(http_server *s) {
     if (!s) return;
     if (s->daemon) MHD_stop_daemon(s->daemon);
-    if (s->epoll_fd >= 0) { // the watcher runs
-        uint64_t one = 1;
-        ssize_t written = write(s->stop_fd, &one, sizeof one);
-        ASSERT(written == (ssize_t)sizeof one);
-        pthread_join(s->watcher, NULL);
-        close(s->epoll_fd);
-        close(s->stop_fd);
-    }
+    http_conns_free(s->conns);
     pthread_mutex_destroy(&s->mutex);
     mem_free(s);
 }

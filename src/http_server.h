@@ -6,13 +6,16 @@
  * connection sleeps until http_wake, and the handler runs again. A reply whose end is not known yet has a `pull`
  * function, which is called for one piece after another, and may wait in the same way. Nothing polls.
  *
- * While an exchange sleeps its socket is watched: when the client goes away (or closes its sending side), client_left
- * is called once. `finish` is called exactly once, last; then the exchange is gone.
+ * Connections have due times (http_conns.h): for headers, body, and each piece of a reply; whoever is late is cut off.
+ * While an exchange sleeps nothing is due of the client, and its socket is watched: when the client goes away (or
+ * closes its sending side), client_left is called once. `finish` is called exactly once, last; then the exchange is
+ * gone.
  *
  * A reply goes out compressed when the client accepts that (http_coding.h); then its size is not known beforehand.
  *
  * Answered here, without a handler: unknown paths (404), wrong methods (405), a body that is not JSON where JSON is due
- * (415) or is too large (413). HEAD works for GET routes. Does not know what routes mean.
+ * (415) or is too large (413), too many connections (503, or 429 of one client), no memory for a body (503). HEAD works
+ * for GET routes. Does not know what routes mean.
  */
 #ifndef HTTP_SERVER_H
 #define HTTP_SERVER_H
@@ -34,7 +37,8 @@ struct http_exchange {
     void *context;      // of the server
     const char *method; // "GET", "POST", "HEAD"
     const char *path;
-    buffer body; // data[len] is '\0'; empty for GET
+    const char *client; // whose connection it is, for limits: an address
+    buffer body;        // data[len] is '\0'; empty for GET
     int64_t start_us;
 
     // The reply, by the handler.

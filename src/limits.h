@@ -28,9 +28,15 @@
       "memory of all requests together")                                                                               \
     X(reply_bytes, "max-reply-bytes", 64 * LIMIT_GIB, 1024, (1 << 20) * LIMIT_GIB,                                     \
       "one reply, of which memory holds little: the work that a request may cost")                                     \
-    X(connections, "max-connections", 256, 1, 100000, "open connections")                                              \
-    X(jobs, "max-jobs", 256, 1, 100000, "accepted requests that wait, run or are being answered")                      \
-    X(stall_s, "max-stall-s", 60, 1, 86400, "seconds without a byte of a request or reply getting through")
+    X(connections, "max-connections", 512, 1, 100000, "open connections")                                              \
+    X(connections_per_client, "max-connections-per-client", 256, 1, 100000, "... of one address")                      \
+    X(jobs, "max-jobs", 512, 1, 100000, "accepted requests that wait, run or are being answered")                      \
+    X(jobs_per_client, "max-jobs-per-client", 256, 1, 100000, "... of one key, or of one address without keys")        \
+    X(queue_s, "max-queue-s", 120, 1, 86400, "seconds that a request may wait for its first batch")                    \
+    X(deadline_s, "max-deadline-s", 1800, 1, 864000, "seconds until a request must be computed")                       \
+    X(header_s, "max-header-s", 60, 1, 86400, "seconds without a request's whole headers on an open connection")       \
+    X(body_s, "max-body-s", 300, 1, 86400, "seconds that a request's body may take")                                   \
+    X(stall_s, "max-stall-s", 60, 1, 86400, "seconds without a byte, or without 64 KiB of a reply, getting through")
 
 typedef struct limit_values {
 #define LIMIT_FIELD(name, flag, initial, least, most, what) int64_t name;

@@ -83,7 +83,7 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
                              .arg = r};
     status = check_size(&r->source, &x->reply_bytes, err);
     if (!status) status = logitd_job_create(engine, &r->request.request, &job, err);
-    if (!status) status = sched_submit(r->service->sched, job, wake, x, &r->job, err);
+    if (!status) status = sched_submit(r->service->sched, job, x->client, wake, x, &r->job, err);
     if (status) return status;
     r->source.job = sched_job_results(r->job);
     r->encoder = enc_reply_start(&r->source);

@@ -10,17 +10,21 @@
 #include "sched.h"
 #include "limits.h"
 #include <pthread.h>
+#include <string.h>
+
+#define SCHED_CLIENT_BYTES 64 // longer names are told apart by their start
 
 enum phase { QUEUED, RUNNING, ENDED };
 enum want { WANT_NOTHING, WANT_ROWS, HAVE_ROWS, ROWS_FAILED };
 
 struct sched_job {
     sched_job *next;
-    logitd_job *job;         // [fixed]
-    void (*wake)(void *arg); // [fixed]
-    void *arg;               // [fixed]
-    int64_t submitted_us;    // [fixed]
-    int64_t started_us;      // 0: not yet
+    logitd_job *job;                 // [fixed]
+    void (*wake)(void *arg);         // [fixed]
+    void *arg;                       // [fixed]
+    char client[SCHED_CLIENT_BYTES]; // [fixed]
+    int64_t submitted_us;            // [fixed]
+    int64_t started_us;              // 0: not yet
     enum phase phase;
     bool canceled, released;
     int64_t n_rows_seen; // [worker] rows that the submitter has been woken for
@@ -38,7 +42,8 @@ struct sched {
     logitd_engine *engine; // [worker], but for functions that logitd.h marks [any]
     sched_job *jobs;       // every job that is not freed, oldest first
     sched_job **jobs_end;
-    int max_jobs;
+    int max_jobs, max_jobs_per_client;     // [fixed]
+    int64_t max_queue_us, max_deadline_us; // [fixed]
     bool draining, stopping;
     bool news; // something changed since the worker last looked: the condition of `work`
     sched_stats stats;
@@ -66,6 +71,22 @@ static void end_job(sched *s, sched_job *j) {
     if (!j->released) j->wake(j->arg);
 }
 
+/// Whether a running job has waited too long for its first batch, or is not done in time; *err says which.
+static bool past_deadline(const sched *s, const sched_job *j, logitd_error *err) {
+    const int64_t age_us = clock_us() - j->submitted_us;
+    if (age_us > s->max_deadline_us) {
+        error_set(err, LOGITD_EBUSY,
+                  "the request was not computed within %.0f s, which is the limit; send less at once",
+                  (double)s->max_deadline_us / 1e6);
+        return true;
+    }
+    if (age_us <= s->max_queue_us || logitd_job_compute_ms(j->job) > 0) return false;
+    error_set(err, LOGITD_EBUSY,
+              "the request waited more than %.0f s for its turn, which is the limit; try again later",
+              (double)s->max_queue_us / 1e6);
+    return true;
+}
+
 /// Moves one job as far as it goes without computing: into the engine, out of it, or to its end. False: it is to be
 /// freed.
 static bool advance_job(sched *s, sched_job *j) {
@@ -81,8 +102,10 @@ static bool advance_job(sched *s, sched_job *j) {
             unwanted = true;
         }
     }
-    if (j->phase != ENDED && unwanted) {
-        logitd_withdraw(s->engine, j->job);
+    logitd_error late;
+    bool is_late = j->phase == RUNNING && !unwanted && past_deadline(s, j, &late);
+    if (j->phase != ENDED && (unwanted || is_late)) {
+        logitd_withdraw(s->engine, j->job, is_late ? &late : NULL);
         end_job(s, j);
     }
     if (j->want == WANT_ROWS && unwanted) {
@@ -202,6 +225,9 @@ logitd_status sched_create(const sched_options *options, sched **out, logitd_err
     if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the scheduler");
     s->engine = options->engine;
     s->max_jobs = options->max_jobs ? options->max_jobs : (int)limits.jobs;
+    s->max_jobs_per_client = options->max_jobs_per_client ? options->max_jobs_per_client : (int)limits.jobs_per_client;
+    s->max_queue_us = options->max_queue_us ? options->max_queue_us : limits.queue_s * 1000000;
+    s->max_deadline_us = options->max_deadline_us ? options->max_deadline_us : limits.deadline_s * 1000000;
     s->jobs_end = &s->jobs;
     pthread_mutex_init(&s->mutex, NULL);
     pthread_cond_init(&s->work, NULL);
@@ -230,14 +256,22 @@ void sched_free(sched *s) {
     mem_free(s);
 }
 
-/// Why a job cannot be accepted now, or NULL. Lock held.
-static const char *refusal(const sched *s) {
-    if (s->draining) return "the server is shutting down and takes no new requests";
-    return s->stats.n_held >= s->max_jobs ? "the queue is full; try again in a second" : NULL;
+/// Whether a job of `client` can be accepted now: EBUSY, EQUOTA. Lock held.
+static logitd_status check_room(const sched *s, const char *client, logitd_error *err) {
+    if (s->draining) return error_set(err, LOGITD_EBUSY, "the server is shutting down and takes no new requests");
+    int n = 0;
+    for (const sched_job *j = s->jobs; j; j = j->next) n += !j->released && strcmp(j->client, client) == 0;
+    if (n >= s->max_jobs_per_client) {
+        return error_set(err, LOGITD_EQUOTA,
+                         "this client has %d requests in flight, which is the limit; wait for one to end", n);
+    }
+    if (s->stats.n_held < s->max_jobs) return LOGITD_OK;
+    return error_set(err, LOGITD_EBUSY, "the queue is full: %d requests are in flight; try again in a second",
+                     s->stats.n_held);
 }
 
-logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), void *arg, sched_job **out,
-                           logitd_error *err) {
+logitd_status sched_submit(sched *s, logitd_job *job, const char *client, void (*wake)(void *arg), void *arg,
+                           sched_job **out, logitd_error *err) {
     sched_job *j = mem_alloc(1, sizeof *j);
     *out = NULL;
     if (!j) {
@@ -245,9 +279,10 @@ logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), v
         return error_set(err, LOGITD_ENOMEM, "no memory for this request; try again later");
     }
     *j = (sched_job){.job = job, .wake = wake, .arg = arg, .submitted_us = clock_us()};
+    snprintf(j->client, sizeof j->client, "%s", client);
     pthread_mutex_lock(&s->mutex);
-    const char *why = refusal(s);
-    if (!why) {
+    const logitd_status status = check_room(s, j->client, err);
+    if (!status) {
         *s->jobs_end = j;
         s->jobs_end = &j->next;
         s->stats.n_held++;
@@ -255,11 +290,12 @@ logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), v
         s->stats.n_accepted++;
         *out = j;
         signal_worker(s);
+    } else {
+        s->stats.n_refused++;
     }
     pthread_mutex_unlock(&s->mutex);
-    if (!why) return LOGITD_OK;
-    free_job(j);
-    return error_set(err, LOGITD_EBUSY, "%s", why);
+    if (status) free_job(j);
+    return status;
 }
 
 void sched_release(sched *s, sched_job *job) {

@@ -4,6 +4,7 @@
  * Life of a job: an HTTP thread submits it (the scheduler now owns it); the worker puts it in the engine, steps, and
  * wakes the submitter when rows became ready, when the job ended and when full rows were made; the submitter releases
  * it exactly once, at any time, and the worker frees it. A released or cancelled job costs at most the step that runs.
+ * A job that waits too long for its first batch, or is not computed by its deadline, ends FAILED with EBUSY.
  *
  * Does not know HTTP. Every function but sched_create and sched_free may be called from any thread.
  */
@@ -16,8 +17,10 @@ typedef struct sched sched;
 typedef struct sched_job sched_job;
 
 typedef struct sched_options {
-    logitd_engine *engine; // used by the worker alone from now on, until sched_free returns
-    int max_jobs;          // accepted and not yet released; default limits.jobs
+    logitd_engine *engine;                 // used by the worker alone from now on, until sched_free returns
+    int max_jobs;                          // accepted and not yet released; default limits.jobs
+    int max_jobs_per_client;               // default limits.jobs_per_client
+    int64_t max_queue_us, max_deadline_us; // default limits.queue_s and deadline_s
 } sched_options;
 
 /// Starts the worker.
@@ -25,11 +28,12 @@ logitd_status sched_create(const sched_options *options, sched **out, logitd_err
 /// Cancels what is left, ends the worker, frees. Every job must have been released.
 void sched_free(sched *s);
 
-/// Hands a job over and takes it in either case: on an error it is freed. EBUSY: the queue is full, or draining.
+/// Hands a job over and takes it in either case: on an error it is freed. EBUSY: the queue is full, or draining;
+/// EQUOTA: this client (any name) has its part of it.
 /// `wake(arg)` is called by the worker with the scheduler's mutex held: it must be short, must not call the scheduler,
 /// and may be called for no reason. It is not called after sched_release has returned.
-logitd_status sched_submit(sched *s, logitd_job *job, void (*wake)(void *arg), void *arg, sched_job **out,
-                           logitd_error *err);
+logitd_status sched_submit(sched *s, logitd_job *job, const char *client, void (*wake)(void *arg), void *arg,
+                           sched_job **out, logitd_error *err);
 void sched_release(sched *s, sched_job *job);
 /// Withdraws a job from the engine before the next step; it ends FAILED with ECANCELED. The job stays to be released.
 void sched_cancel(sched *s, sched_job *job);
@@ -55,7 +59,7 @@ typedef struct sched_stats {
     int n_queued;  // waiting for the worker
     int n_running; // in the engine
     int n_held;    // accepted and not yet released, those above included
-    uint64_t n_accepted, n_done, n_failed, n_canceled;
+    uint64_t n_accepted, n_refused, n_done, n_failed, n_canceled;
     uint64_t n_steps, n_tokens; // of the engine
     uint64_t n_full_rows;
 } sched_stats;

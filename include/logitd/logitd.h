@@ -40,6 +40,7 @@ typedef enum logitd_status {
     LOGITD_EBUSY,     // a queue is full; try again later
     LOGITD_ECANCELED, // the job was cancelled
     LOGITD_EBACKEND,  // the device or the numbers failed (a NaN from the weights)
+    LOGITD_EQUOTA,    // this client has too much in flight; others may go on
 } logitd_status;
 
 /// What went wrong, as one sentence for a person: what, where, what is allowed. `param` is the path of the offending
@@ -172,8 +173,8 @@ double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of the s
 /// Puts a new job in the engine's work list; the engine uses it until it is DONE, FAILED or withdrawn. A dead backend
 /// refuses: EBACKEND, and the job is FAILED. [worker]
 logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, logitd_error *err);
-/// Takes a job out at once; its state becomes FAILED with ECANCELED unless it had ended. [worker]
-void logitd_withdraw(logitd_engine *engine, logitd_job *job);
+/// Takes a job out at once; its state becomes FAILED with *why (NULL: ECANCELED) unless it had ended. [worker]
+void logitd_withdraw(logitd_engine *engine, logitd_job *job, const logitd_error *why);
 /// Runs one batch over the submitted jobs. Returns the number of tokens in it; 0: nothing to do. [worker]
 int logitd_step(logitd_engine *engine);
 

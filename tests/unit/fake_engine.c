@@ -310,10 +310,11 @@ static void drop(logitd_engine *engine, logitd_job *job) {
     }
 }
 
-void logitd_withdraw(logitd_engine *engine, logitd_job *job) {
+void logitd_withdraw(logitd_engine *engine, logitd_job *job, const logitd_error *why) {
     drop(engine, job);
     if (job->state == LOGITD_DONE || job->state == LOGITD_FAILED) return;
     error_set(&job->error, LOGITD_ECANCELED, "the request was cancelled");
+    if (why) job->error = *why;
     job->state = LOGITD_FAILED;
 }
 

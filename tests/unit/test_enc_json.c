@@ -48,7 +48,7 @@ static void begin(reply *r, const char *body) {
 }
 
 static void end(reply *r) {
-    logitd_withdraw(r->engine, r->job);
+    logitd_withdraw(r->engine, r->job, NULL);
     logitd_job_free(r->job);
     dist_request_free(&r->request);
     token_json_free(r->tokens);

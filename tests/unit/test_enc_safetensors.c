@@ -44,7 +44,7 @@ static uint64_t begin(reply *r, const char *body) {
 }
 
 static void end(reply *r) {
-    logitd_withdraw(r->engine, r->job);
+    logitd_withdraw(r->engine, r->job, NULL);
     logitd_job_free(r->job);
     dist_request_free(&r->request);
     fake = (fake_engine){0};

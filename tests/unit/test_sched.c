@@ -79,7 +79,7 @@ static void wait_ended(sched *s, waiter *w, sched_job *j) {
 static sched_job *submit(sched *s, waiter *w, int n_tokens, bool full) {
     sched_job *j = NULL;
     logitd_error err = {0};
-    if (sched_submit(s, make_job(n_tokens, full), wake, w, &j, &err)) fail_msg("%s", err.message);
+    if (sched_submit(s, make_job(n_tokens, full), "a", wake, w, &j, &err)) fail_msg("%s", err.message);
     return j;
 }
 
@@ -146,17 +146,59 @@ static void the_queue_is_bounded_and_draining_refuses(void **state) {
     fake.step_us = STEP_US;
     sched_job *a = submit(s, &w, 40, false), *b = submit(s, &w, 40, false), *c;
     logitd_error err;
-    assert_int_equal(sched_submit(s, make_job(1, false), wake, &w, &c, &err), LOGITD_EBUSY);
+    assert_int_equal(sched_submit(s, make_job(1, false), "a", wake, &w, &c, &err), LOGITD_EBUSY);
     assert_non_null(strstr(err.message, "queue is full"));
     assert_null(c);
     sched_drain(s);
-    assert_int_equal(sched_submit(s, make_job(1, false), wake, &w, &c, &err), LOGITD_EBUSY);
+    assert_int_equal(sched_submit(s, make_job(1, false), "a", wake, &w, &c, &err), LOGITD_EBUSY);
     assert_non_null(strstr(err.message, "shutting down"));
     wait_ended(s, &w, a); // accepted work goes on
     wait_ended(s, &w, b);
     assert_int_equal(logitd_job_state(sched_job_results(b)), LOGITD_DONE);
     sched_release(s, a);
     sched_release(s, b);
+    stop(s);
+}
+
+static void a_client_has_its_part_of_the_queue(void **state) {
+    (void)state;
+    sched *s;
+    logitd_error err;
+    const sched_options options = {.engine = fake_open(), .max_jobs = 3, .max_jobs_per_client = 2};
+    assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
+    waiter w = WAITER;
+    fake.step_us = STEP_US;
+    sched_job *a = submit(s, &w, 100000, false), *b = submit(s, &w, 100000, false), *c;
+    assert_int_equal(sched_submit(s, make_job(1, false), "a", wake, &w, &c, &err), LOGITD_EQUOTA);
+    assert_non_null(strstr(err.message, "2 requests in flight"));
+    assert_int_equal(sched_submit(s, make_job(1, false), "b", wake, &w, &c, &err), LOGITD_OK);
+    sched_job *d;
+    assert_int_equal(sched_submit(s, make_job(1, false), "c", wake, &w, &d, &err), LOGITD_EBUSY);
+    assert_int_equal(sched_read_stats(s).n_refused, 2);
+    sched_release(s, a); // no longer in flight, though the worker may not have freed it yet
+    assert_int_equal(sched_submit(s, make_job(1, false), "a", wake, &w, &d, &err) == LOGITD_EQUOTA, 0);
+    if (d) sched_release(s, d);
+    sched_release(s, b);
+    sched_release(s, c);
+    stop(s);
+}
+
+static void a_late_job_ends(void **state) {
+    (void)state;
+    sched *s;
+    logitd_error err;
+    const sched_options options = {.engine = fake_open(), .max_deadline_us = 20 * STEP_US};
+    assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
+    waiter w = WAITER;
+    fake.step_us = STEP_US;
+    fake.step_tokens = 1;
+    sched_job *late = submit(s, &w, 1000000, false), *soon = submit(s, &w, 1, false);
+    wait_ended(s, &w, late);
+    assert_int_equal(logitd_job_error(sched_job_results(late))->status, LOGITD_EBUSY);
+    assert_non_null(strstr(logitd_job_error(sched_job_results(late))->message, "not computed within"));
+    assert_int_equal(sched_read_stats(s).n_failed, 1);
+    sched_release(s, late);
+    sched_release(s, soon);
     stop(s);
 }
 
@@ -278,6 +320,8 @@ int main(void) {
         cmocka_unit_test(cancelling_costs_at_most_a_step),
         cmocka_unit_test(releasing_a_running_job_frees_it),
         cmocka_unit_test(the_queue_is_bounded_and_draining_refuses),
+        cmocka_unit_test(a_client_has_its_part_of_the_queue),
+        cmocka_unit_test(a_late_job_ends),
         cmocka_unit_test(full_rows_are_made_on_demand),
         cmocka_unit_test(cancel_all_leaves_nobody_waiting),
         cmocka_unit_test(a_failing_engine_ends_its_jobs),

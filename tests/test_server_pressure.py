@@ -1,0 +1,229 @@
+"""A server under pressure: late, stalled and too many clients, requests that wait too long, and what is left of them."""
+
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import socket
+import time
+
+import arch_models
+import pytest
+
+LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
+ONE_TOKEN_STEPS = ("--batch-tokens", 1)
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return arch_models.write("llama_mha", tmp_path_factory.mktemp("pressure") / "tiny.gguf")
+
+
+def connect(server, source="127.0.0.1"):
+    host, port = server.netloc.split(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_S, source_address=(source, 0))
+
+
+def request_bytes(body, path="/distribution"):
+    body = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def read_reply(connection):
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    return reply.status, reply.headers, json.loads(reply.read())
+
+
+def ask(server, body, source="127.0.0.1"):
+    with connect(server, source) as s:
+        s.sendall(request_bytes(body))
+        return read_reply(s)
+
+
+def jobs(server):
+    return server.get("/health").json()["jobs"]
+
+
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "the condition never came"
+        time.sleep(0.02)
+
+
+def is_cut(connection, send=b""):
+    """Whether the server ended the connection; `send` goes on talking to it."""
+    connection.settimeout(0.1)
+    try:
+        if send:
+            connection.sendall(send)
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("flag, start", [
+    ("--max-header-s", b""),
+    ("--max-header-s", b"POST /distribution HTTP/1.1\r\nX-"),
+    ("--max-body-s", b"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"),
+])  # fmt: skip
+def test_slow_loris(start_server, tiny, flag, start):
+    """A client that sends a byte now and then is cut all the same."""
+    server = start_server(tiny, flag, 1)
+    with connect(server) as s:
+        s.sendall(start)
+        wait_until(lambda: is_cut(s, send=b"a" if start else b""))
+    assert server.get("/health").status == 200
+
+
+@pytest.mark.parametrize("sip", [0, 1])
+@pytest.mark.parametrize("format", ["ndjson", "json"])
+def test_a_stalled_reader_is_cut_off(start_server, tiny, sip, format):
+    server = start_server(tiny, "--max-stall-s", 1)
+    with connect(server) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1] * 32, "format": format}))
+        assert s.recv(1) == b"H"
+        assert jobs(server)["held"] == 1
+
+        def released():
+            assert not sip or s.recv(sip)
+            return jobs(server)["held"] == 0
+
+        wait_until(released)
+    assert server.distribution(prompt="others go on", top_n=1)
+
+
+def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
+    server = start_server(tiny, "--max-stall-s", 1)
+    with connect(server) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": 600}))  # some 12 MB
+        assert s.recv(1) == b"H"
+        assert jobs(server)["held"] == 1
+        wait_until(lambda: jobs(server)["held"] == 0)
+
+
+def test_too_many_connections_of_one_client(start_server, tiny):
+    server = start_server(tiny, "--max-connections-per-client", 3, "--max-header-s", 600)
+    open_ones = [connect(server) for _ in range(3)]
+    with connect(server) as s:
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        status, headers, body = read_reply(s)
+        assert status == 429 and headers["Retry-After"] and headers["Connection"] == "close"
+        assert "3 of one client" in body["error"]["message"] and body["error"]["code"] == "too_many_requests"
+    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2")[0] == 200  # another client goes on
+    open_ones += [connect(server) for _ in range(97)]
+    wait_until(lambda: sum(is_cut(s) for s in open_ones) >= 100 - 3 - 8)  # half-open ones do not pile up
+    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2")[0] == 200
+    open_ones[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    open_ones[0].settimeout(PATIENCE_S)
+    assert read_reply(open_ones[0])[0] == 200  # the first three stand
+    for s in open_ones:
+        s.close()
+    wait_until(lambda: server.get("/health").status == 200)
+
+
+def test_too_many_connections_in_all(start_server, tiny):
+    server = start_server(tiny, "--max-connections", 4, "--max-header-s", 600)
+    open_ones = [connect(server, f"127.0.0.{i}") for i in range(2, 6)]
+    status, headers, body = ask(server, {"prompt": "a"}, source="127.0.0.9")
+    assert status == 503 and headers["Retry-After"] and "at most 4" in body["error"]["message"]
+    open_ones.pop().close()
+    wait_until(lambda: ask(server, {"prompt": "a", "top_n": 0}, source="127.0.0.9")[0] == 200)
+    for s in open_ones:
+        s.close()
+
+
+def test_too_many_jobs(start_server, tiny):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-jobs", 3, "--max-jobs-per-client", 2)
+    endless = request_bytes({"prompt": [LONG] * 500, "top_n": 0})
+    with connect(server) as first, connect(server) as second, connect(server, "127.0.0.2") as third:
+        first.sendall(endless)
+        second.sendall(endless)
+        wait_until(lambda: jobs(server)["held"] == 2)
+        status, headers, body = ask(server, {"prompt": "a"})
+        assert status == 429 and headers["Retry-After"] and "2 requests in flight" in body["error"]["message"]
+        third.sendall(endless)
+        wait_until(lambda: jobs(server)["held"] == 3)
+        status, headers, body = ask(server, {"prompt": "a"}, source="127.0.0.3")
+        assert status == 503 and headers["Retry-After"] and "3 requests" in body["error"]["message"]
+    wait_until(lambda: jobs(server)["held"] == 0)
+    assert ask(server, {"prompt": "a", "top_n": 0})[0] == 200
+
+
+def test_deadline(start_server, tiny):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-deadline-s", 1)
+    status, headers, body = ask(server, {"prompt": [LONG] * 900, "top_n": 0})
+    assert status == 503 and headers["Retry-After"] and "not computed within 1 s" in body["error"]["message"]
+    with connect(server) as s:  # a reply that has begun tells it in its last line
+        s.sendall(request_bytes({"prompt": [LONG] * 900, "top_n": 0, "format": "ndjson"}))
+        reply = http.client.HTTPResponse(s)
+        reply.begin()
+        last = json.loads(reply.read().splitlines()[-1])
+        assert reply.status == 200 and "not computed within 1 s" in last["error"]["message"]
+    assert jobs(server)["held"] == 0 and jobs(server)["failed"] == 2
+
+
+def test_time_in_queue(start_server, tiny):
+    """A cache that holds one long prompt: the next one waits for it, but not for ever."""
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--ctx", 256, "--kv-tokens", 256, "--max-queue-s", 1)
+    with connect(server) as s:
+        s.sendall(request_bytes({"prompt": [[5] * 256] * 200, "top_n": 0}))
+        wait_until(lambda: jobs(server)["running"] == 1)
+        status, headers, body = ask(server, {"prompt": [6] * 256, "top_n": 0})
+        assert status == 503 and headers["Retry-After"] and "waited more than 1 s" in body["error"]["message"]
+        wait_until(lambda: jobs(server)["held"] == 1)
+
+
+@pytest.mark.parametrize("n_bytes", [5, 60, 150, None])
+def test_clients_that_send_and_leave_at_once(start_server, tiny, n_bytes):
+    """The end of a connection that comes together with its last bytes, before or after a job was made of them."""
+    server = start_server(tiny)
+    before = footprint(server)[0]
+    for _ in range(50):
+        with connect(server) as s:
+            s.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"})[:n_bytes])
+    wait_until(lambda: jobs(server)["held"] == 0 and footprint(server)[0] == before)
+
+
+def footprint(server):
+    """File descriptors, threads and resident KiB of the process."""
+    proc = pathlib.Path("/proc") / str(server.process.pid)
+    resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+    return len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir())), resident
+
+
+def churn(server, n):
+    """n mixed requests by 8 clients: good, bad, refused, streamed, and left in the middle."""
+
+    def one(i):
+        kind = i % 6
+        if kind == 5:
+            with connect(server) as s:
+                s.sendall(request_bytes({"prompt": [LONG] * 3, "top_n": 5, "format": "ndjson"})[: 150 if i % 4 else None])
+            return
+        body = [{"prompt": "a", "top_n": 2}, {"prompt": ""}, {"promt": 1}, {"prompt": [5], "top_n": "full"}, {"prompt": "b", "format": "ndjson"}][kind]
+        reply = server.post("/distribution", body)
+        assert reply.status == (400 if kind in (1, 2) else 200), reply.body
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(n)))
+    wait_until(lambda: jobs(server)["held"] == 0)
+
+
+@pytest.mark.parametrize("n", [2000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_nothing_is_left_behind(start_server, tiny, n):
+    server = start_server(tiny)
+    churn(server, 2000)
+    before = footprint(server)
+    churn(server, n)
+    wait_until(lambda: footprint(server)[0] <= before[0])
+    after = footprint(server)
+    assert after[1] == before[1] and after[2] <= before[2] + 4096, (before, after)
