@@ -192,7 +192,7 @@ static void a_late_job_ends(void **state) {
     waiter w = WAITER;
     fake.step_us = STEP_US;
     fake.step_tokens = 1;
-    sched_job *late = submit(s, &w, 1000000, false), *soon = submit(s, &w, 1, false);
+    sched_job *soon = submit(s, &w, 1, false), *late = submit(s, &w, 1000000, false);
     wait_ended(s, &w, late);
     assert_int_equal(logitd_job_error(sched_job_results(late))->status, LOGITD_EBUSY);
     assert_non_null(strstr(logitd_job_error(sched_job_results(late))->message, "not computed within"));
