@@ -80,7 +80,8 @@ typedef struct backend_ops {
     void (*destroy)(backend *b);
 
     /// Rows first_out … first_out+n_out-1 of a 2-D tensor, or elements of a 1-D one. The tensor's file must outlive it.
-    backend_weight *(*weight_create)(backend *b, const gguf_tensor *tensor, int first_out, int n_out,
+    /// multiplied: it will be a matrix of matmul or of a projection (and may serve embed too); else of embed alone.
+    backend_weight *(*weight_create)(backend *b, const gguf_tensor *tensor, int first_out, int n_out, bool multiplied,
                                      logitd_error *err);
     void (*weight_destroy)(backend *b, backend_weight *w);
     backend_buffer *(*buffer_create)(backend *b, int n_rows, int n_features); // NULL: no memory

@@ -297,6 +297,12 @@ static presence expected(const model_arch *arch, need when) {
     return ABSENT;
 }
 
+/// Embeddings are only looked up, unless the tokens' is the output matrix too.
+static bool is_multiplied(const loader *l, const gguf_tensor *t) {
+    if (t == gguf_find_tensor(l->file, "position_embd.weight")) return false;
+    return t != gguf_find_tensor(l->file, "token_embd.weight") || !gguf_find_tensor(l->file, "output.weight");
+}
+
 /// Binds rows first … first+n_out-1 of a tensor that must be [total_out, n_in], or of a vector [total_out]. NULL with a
 /// sentence on any mismatch.
 static backend_weight *bind(loader *l, const gguf_tensor *t, bool vector, int total_out, int n_in, int first,
@@ -309,7 +315,8 @@ static backend_weight *bind(loader *l, const gguf_tensor *t, bool vector, int to
                   (long long)(vector ? t->dims[1] : t->dims[0]), total_out, n_in);
         return NULL;
     }
-    backend_weight *w = l->m->backend->ops->weight_create(l->m->backend, t, first, n_out, l->err);
+    backend *b = l->m->backend;
+    backend_weight *w = b->ops->weight_create(b, t, first, n_out, is_multiplied(l, t), l->err);
     if (w) l->m->weights[l->m->n_weights++] = w;
     return w;
 }

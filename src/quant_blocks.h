@@ -7,6 +7,9 @@
  * what the including file is compiled for (AVX2, F16C): this header is included again by files compiled for wider
  * instruction sets. Only static inline functions and constant tables live here.
  *
+ * Each block format is spelled once, as split_<format>: it hands sixteen quants at a time, with their scale and offset,
+ * to a sink. The dequantisers are these with a sink that multiplies; cpu_pack.c has one that keeps the quants.
+ *
  * In the layouts, "d" is the scale, "m" the minimum (an offset), "q" a quant. Little-endian hosts only.
  */
 #ifndef QUANT_BLOCKS_H
@@ -27,6 +30,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "blocks are read as th
 #define QK   32  // weights of a small block
 #define QK_K 256 // weights of a "K" block: 8 groups of 32 or 16 groups of 16, each with its own scale
 
+/// A split format, inlined with its sink.
+#define SPLIT  static inline __attribute__((always_inline)) void
 #define PACKED __attribute__((packed)) // no padding, and no alignment asked of the file
 /// Before a loop over the groups of a block: their shifts become constants (measured: up to twice as fast).
 #define UNROLL _Pragma("GCC unroll 16")
@@ -187,22 +192,15 @@ static inline quants16 load16(const void *bytes) {
     return q;
 }
 
-/// dst[j] = scale * q[j]
-static inline void scale16(float dst[16], signed16 q, float scale) {
-#ifdef __AVX2__
-    const __m128i low = (__m128i)q, high = _mm_unpackhi_epi64(low, low);
-    const __m256 s = _mm256_set1_ps(scale);
-    _mm256_storeu_ps(dst, _mm256_mul_ps(s, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low))));
-    _mm256_storeu_ps(dst + 8, _mm256_mul_ps(s, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high))));
-#else
-    int8_t quants[16];
-    memcpy(quants, &q, sizeof quants);
-    for (int j = 0; j < 16; j++) dst[j] = scale * (float)quants[j];
-#endif
-}
+/// Where a split format goes, sixteen quants at a time: weight at + j is scale * q[j] + offset.
+typedef void quants_sink(void *out, size_t at, signed16 q, float scale, float offset);
 
-/// dst[j] = scale * q[j] + offset. Not scale16 with an offset of 0, which would turn -0 into 0.
-static inline void scale_add16(float dst[16], signed16 q, float scale, float offset) {
+/// The offset of formats that have none: adding -0 changes nothing, not even the sign of a zero.
+#define NO_OFFSET (-0.0f)
+
+/// The sink of the dequantisers. out: float *
+static inline void scale_add16(void *out, size_t at, signed16 q, float scale, float offset) {
+    float *dst = (float *)out + at;
 #ifdef __AVX2__
     const __m128i low = (__m128i)q, high = _mm_unpackhi_epi64(low, low);
     const __m256 s = _mm256_set1_ps(scale), o = _mm256_set1_ps(offset);
@@ -240,167 +238,185 @@ static inline signed16 iq4_lookup16(quants16 indices) {
 
 // ------------------------------------------------------------------------------------------ blocks of 32 weights
 
-static inline void dequantize_q4_0(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q4_0(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q4_0 *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d);
         quants16 qs = load16(block->qs);
-        scale16(dst, (signed16)(qs & 15) - 8, d);
-        scale16(dst + 16, (signed16)(qs >> 4) - 8, d);
+        sink(out, at, (signed16)(qs & 15) - 8, d, NO_OFFSET);
+        sink(out, at + 16, (signed16)(qs >> 4) - 8, d, NO_OFFSET);
     }
 }
 
-static inline void dequantize_q4_1(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q4_1(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q4_1 *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d), m = half_to_float(block->m);
         quants16 qs = load16(block->qs);
-        scale_add16(dst, (signed16)(qs & 15), d, m);
-        scale_add16(dst + 16, (signed16)(qs >> 4), d, m);
+        sink(out, at, (signed16)(qs & 15), d, m);
+        sink(out, at + 16, (signed16)(qs >> 4), d, m);
     }
 }
 
-static inline void dequantize_q5_0(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q5_0(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q5_0 *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d);
         quants16 qs = load16(block->qs);
-        scale16(dst, (signed16)((qs & 15) | fifth_bits16(block->qh)) - 16, d);
-        scale16(dst + 16, (signed16)(qs >> 4 | fifth_bits16(block->qh >> 16)) - 16, d);
+        sink(out, at, (signed16)((qs & 15) | fifth_bits16(block->qh)) - 16, d, NO_OFFSET);
+        sink(out, at + 16, (signed16)(qs >> 4 | fifth_bits16(block->qh >> 16)) - 16, d, NO_OFFSET);
     }
 }
 
-static inline void dequantize_q5_1(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q5_1(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q5_1 *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d), m = half_to_float(block->m);
         quants16 qs = load16(block->qs);
-        scale_add16(dst, (signed16)((qs & 15) | fifth_bits16(block->qh)), d, m);
-        scale_add16(dst + 16, (signed16)(qs >> 4 | fifth_bits16(block->qh >> 16)), d, m);
+        sink(out, at, (signed16)((qs & 15) | fifth_bits16(block->qh)), d, m);
+        sink(out, at + 16, (signed16)(qs >> 4 | fifth_bits16(block->qh >> 16)), d, m);
     }
 }
 
-static inline void dequantize_q8_0(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q8_0(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q8_0 *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d);
-        scale16(dst, (signed16)load16(block->qs), d);
-        scale16(dst + 16, (signed16)load16(block->qs + 16), d);
+        sink(out, at, (signed16)load16(block->qs), d, NO_OFFSET);
+        sink(out, at + 16, (signed16)load16(block->qs + 16), d, NO_OFFSET);
     }
 }
 
-static inline void dequantize_iq4_nl(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_iq4_nl(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_iq4_nl *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK) {
+    for (size_t at = 0; at < n; block++, at += QK) {
         float d = half_to_float(block->d);
         quants16 qs = load16(block->qs);
-        scale16(dst, iq4_lookup16(qs & 15), d);
-        scale16(dst + 16, iq4_lookup16(qs >> 4), d);
+        sink(out, at, iq4_lookup16(qs & 15), d, NO_OFFSET);
+        sink(out, at + 16, iq4_lookup16(qs >> 4), d, NO_OFFSET);
     }
 }
 
 // ----------------------------------------------------------------------------------------- blocks of 256 weights
 
-static inline void dequantize_q2_K(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q2_K(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q2_K *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
         UNROLL
-        for (int group = 0; group < QK_K / 16; group++) {
+        for (size_t group = 0; group < QK_K / 16; group++) {
             float scale = d * (float)(block->scales[group] & 15);
             float minimum = dmin * (float)(block->scales[group] >> 4);
             quants16 qs = load16(block->qs + group / 8 * 32 + group % 2 * 16);
-            scale_add16(dst + group * 16, (signed16)(qs >> group / 2 % 4 * 2 & 3), scale, -minimum);
+            sink(out, at + group * 16, (signed16)(qs >> group / 2 % 4 * 2 & 3), scale, -minimum);
         }
     }
 }
 
-static inline void dequantize_q3_K(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q3_K(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q3_K *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d);
         UNROLL
-        for (int group = 0; group < QK_K / 16; group++) {
+        for (size_t group = 0; group < QK_K / 16; group++) {
             int low = block->scales[group % 8] >> group / 8 * 4 & 15;
             int high = block->scales[8 + group % 4] >> group / 4 * 2 & 3;
             quants16 qs = load16(block->qs + group / 8 * 32 + group % 2 * 16) >> group / 2 % 4 * 2 & 3;
             quants16 not_taken = (load16(block->hmask + group % 2 * 16) >> group / 2 & 1) << 2;
-            scale16(dst + group * 16, (signed16)(qs | not_taken) - 4, d * (float)((low | high << 4) - 32));
+            sink(out, at + group * 16, (signed16)(qs | not_taken) - 4, d * (float)((low | high << 4) - 32), NO_OFFSET);
         }
     }
 }
 
 /// The 6-bit scale and minimum of group 0 … 7 in the 12 bytes of Q4_K and Q5_K: the first four groups in the low bits
 /// of bytes 0-3 and 4-7; the last four in the nibbles of bytes 8-11, with their top two bits in those of bytes 0-7.
-static inline int k4_scale(const uint8_t scales[12], int group) {
+static inline int k4_scale(const uint8_t scales[12], size_t group) {
     return group < 4 ? scales[group] & 63 : (scales[group + 4] & 15) | scales[group - 4] >> 6 << 4;
 }
 
-static inline int k4_min(const uint8_t scales[12], int group) {
+static inline int k4_min(const uint8_t scales[12], size_t group) {
     return group < 4 ? scales[group + 4] & 63 : scales[group + 4] >> 4 | scales[group] >> 6 << 4;
 }
 
-static inline void dequantize_q4_K(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q4_K(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q4_K *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
         UNROLL
-        for (int group = 0; group < QK_K / 32; group++) {
+        for (size_t group = 0; group < QK_K / 32; group++) {
             float scale = d * (float)k4_scale(block->scales, group);
             float minimum = dmin * (float)k4_min(block->scales, group);
-            for (int part = 0; part < 32; part += 16) {
+            for (size_t part = 0; part < 32; part += 16) {
                 quants16 qs = load16(block->qs + group / 2 * 32 + part) >> group % 2 * 4 & 15;
-                scale_add16(dst + group * 32 + part, (signed16)qs, scale, -minimum);
+                sink(out, at + group * 32 + part, (signed16)qs, scale, -minimum);
             }
         }
     }
 }
 
-static inline void dequantize_q5_K(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q5_K(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q5_K *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d), dmin = half_to_float(block->dmin);
         UNROLL
-        for (int group = 0; group < QK_K / 32; group++) {
+        for (size_t group = 0; group < QK_K / 32; group++) {
             float scale = d * (float)k4_scale(block->scales, group);
             float minimum = dmin * (float)k4_min(block->scales, group);
-            for (int part = 0; part < 32; part += 16) {
+            for (size_t part = 0; part < 32; part += 16) {
                 quants16 low = load16(block->qs + group / 2 * 32 + part) >> group % 2 * 4 & 15;
                 quants16 high = load16(block->qh + part) >> group & 1;
-                scale_add16(dst + group * 32 + part, (signed16)(low | high << 4), scale, -minimum);
+                sink(out, at + group * 32 + part, (signed16)(low | high << 4), scale, -minimum);
             }
         }
     }
 }
 
-static inline void dequantize_q6_K(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_q6_K(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_q6_K *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d);
         UNROLL
-        for (int group = 0; group < QK_K / 16; group++) {
+        for (size_t group = 0; group < QK_K / 16; group++) {
             quants16 low = load16(block->ql + group / 8 * 64 + group % 4 * 16) >> group / 4 % 2 * 4 & 15;
             quants16 high = load16(block->qh + group / 8 * 32 + group % 2 * 16) >> group / 2 % 4 * 2 & 3;
-            scale16(dst + group * 16, (signed16)(low | high << 4) - 32, d * (float)block->scales[group]);
+            sink(out, at + group * 16, (signed16)(low | high << 4) - 32, d * (float)block->scales[group], NO_OFFSET);
         }
     }
 }
 
-static inline void dequantize_iq4_xs(const void *restrict src, float *restrict dst, size_t n) {
+SPLIT split_iq4_xs(const void *restrict src, size_t n, quants_sink *sink, void *out) {
     const block_iq4_xs *block = src;
-    for (const float *end = dst + n; dst < end; block++, dst += QK_K) {
+    for (size_t at = 0; at < n; block++, at += QK_K) {
         float d = half_to_float(block->d);
         UNROLL
-        for (int group = 0; group < QK_K / 32; group++) {
+        for (size_t group = 0; group < QK_K / 32; group++) {
             int low = block->scales_l[group / 2] >> group % 2 * 4 & 15;
             int high = block->scales_h >> group * 2 & 3;
             float scale = d * (float)((low | high << 4) - 32);
             quants16 qs = load16(block->qs + group * 16);
-            scale16(dst + group * 32, iq4_lookup16(qs & 15), scale);
-            scale16(dst + group * 32 + 16, iq4_lookup16(qs >> 4), scale);
+            sink(out, at + group * 32, iq4_lookup16(qs & 15), scale, NO_OFFSET);
+            sink(out, at + group * 32 + 16, iq4_lookup16(qs >> 4), scale, NO_OFFSET);
         }
     }
 }
+
+/// dst[n] = the weights: the split formats with the sink that multiplies.
+#define DEQUANTIZE(format)                                                                                             \
+    static inline void dequantize_##format(const void *restrict src, float *restrict dst, size_t n) {                  \
+        split_##format(src, n, scale_add16, dst);                                                                      \
+    }
+DEQUANTIZE(q4_0)
+DEQUANTIZE(q4_1)
+DEQUANTIZE(q5_0)
+DEQUANTIZE(q5_1)
+DEQUANTIZE(q8_0)
+DEQUANTIZE(iq4_nl)
+DEQUANTIZE(q2_K)
+DEQUANTIZE(q3_K)
+DEQUANTIZE(q4_K)
+DEQUANTIZE(q5_K)
+DEQUANTIZE(q6_K)
+DEQUANTIZE(iq4_xs)
 
 /// The rows of quant_type (quant.h), for every file that compiles the functions above for its instruction set.
 // clang-format off
@@ -423,6 +439,7 @@ static inline void dequantize_iq4_xs(const void *restrict src, float *restrict d
 // clang-format on
 
 #undef PACKED
+#undef SPLIT
 #undef UNROLL
 
 #endif

@@ -12,43 +12,59 @@
 
 // --------------------------------------------------------------------------------------------------- the cache
 
+/// [head_dim][CPU_KEY_BLOCK] keys of the block that holds a row.
+static float *kv_keys(const backend_kv *kv, int row, int head) {
+    return kv->k + ((size_t)(row / CPU_KEY_BLOCK) * (size_t)kv->n_head_kv + (size_t)head) * (size_t)kv->head_dim *
+                       CPU_KEY_BLOCK;
+}
+/// [head_dim] of one row; the next row's are n_head_kv * head_dim further.
+static float *kv_values(const backend_kv *kv, int row, int head) {
+    return kv->v + ((size_t)row * (size_t)kv->n_head_kv + (size_t)head) * (size_t)kv->head_dim;
+}
+
 typedef struct kv_job {
-    const cpu_backend *cpu;
     const token_batch *batch;
     const backend_buffer *k, *v;
     backend_kv *kv;
 } kv_job;
 
+static void kv_write_row(const kv_job *job, int row, int kv_row) {
+    const int head_dim = job->kv->head_dim, bm = job->k->bm;
+    const float *k = cpu_row(job->k, row), *v = cpu_row(job->v, row);
+    for (int h = 0; h < job->kv->n_head_kv; h++) {
+        float *keys = kv_keys(job->kv, kv_row, h) + kv_row % CPU_KEY_BLOCK, *values = kv_values(job->kv, kv_row, h);
+        for (int d = 0; d < head_dim; d++) {
+            keys[d * CPU_KEY_BLOCK] = k[(h * head_dim + d) * bm];
+            values[d] = v[(h * head_dim + d) * bm];
+        }
+    }
+}
+
 /// The rows of one tile, whichever sequences they belong to.
 static void kv_write_tile(void *context, int tile, int thread) {
     (void)thread;
     const kv_job *job = context;
-    const int bm = job->cpu->kernels->block_m, n = job->k->n_features;
-    const int first = tile * bm, end = MIN(first + bm, job->batch->n_tokens);
+    const int first = tile * job->k->bm, end = MIN(first + job->k->bm, job->batch->n_tokens);
     for (int s = 0; s < job->batch->n_slices; s++) {
         const batch_slice *slice = &job->batch->slices[s];
-        for (int r = MAX(first, slice->first_row); r < MIN(end, slice->first_row + slice->n); r++) {
-            const float *k = cpu_row(job->cpu, job->k, r), *v = cpu_row(job->cpu, job->v, r);
-            const size_t at = (size_t)(slice->kv_first + slice->first_pos + r - slice->first_row) * (size_t)n;
-            for (int f = 0; f < n; f++) {
-                job->kv->k[at + (size_t)f] = k[f * bm];
-                job->kv->v[at + (size_t)f] = v[f * bm];
-            }
-        }
+        for (int r = MAX(first, slice->first_row); r < MIN(end, slice->first_row + slice->n); r++)
+            kv_write_row(job, r, slice->kv_first + slice->first_pos + r - slice->first_row);
     }
 }
 
 void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
                   backend_kv *kv) {
     ASSERT(k->n_features == kv->n_head_kv * kv->head_dim && v->n_features == k->n_features);
-    kv_job job = {.cpu = cpu_of(b), .batch = batch, .k = k, .v = v, .kv = kv};
-    cpu_pool_run(job.cpu->pool, kv_write_tile, &job, cpu_n_tiles(job.cpu, batch->n_tokens));
+    const cpu_backend *cpu = cpu_of(b);
+    kv_job job = {.batch = batch, .k = k, .v = v, .kv = kv};
+    cpu_pool_run(cpu->pool, kv_write_tile, &job, cpu_n_tiles(cpu_kernels_for(cpu, batch->n_tokens), batch->n_tokens));
 }
 
 // --------------------------------------------------------------------------------------------------- attention
 
 typedef struct attention_job {
     const cpu_backend *cpu;
+    const cpu_kernels *kernels;
     const attention_params *params;
     const token_batch *batch;
     const backend_buffer *q;
@@ -64,11 +80,11 @@ typedef struct query_tile {
 } query_tile;
 
 static int slice_tiles(const attention_job *job, const batch_slice *slice) {
-    return cpu_n_tiles(job->cpu, slice->n * (job->params->n_head / job->params->n_head_kv));
+    return cpu_n_tiles(job->kernels, slice->n * (job->params->n_head / job->params->n_head_kv));
 }
 
 static query_tile find_tile(const attention_job *job, int item) {
-    const int group = job->params->n_head / job->params->n_head_kv, bm = job->cpu->kernels->block_m;
+    const int group = job->params->n_head / job->params->n_head_kv, bm = job->kernels->block_m;
     for (int i = 0; i < job->batch->n_slices; i++) {
         const batch_slice *slice = &job->batch->slices[i];
         const int n_tiles = slice_tiles(job, slice), n_items = n_tiles * job->params->n_head_kv;
@@ -86,26 +102,38 @@ static query_tile find_tile(const attention_job *job, int item) {
 static float *lane_head(const attention_job *job, const query_tile *tile, const backend_buffer *buf, int lane) {
     const int group = job->params->n_head / job->params->n_head_kv, r = tile->first_lane + lane;
     const int head = tile->head_kv * group + r % group;
-    return cpu_row(job->cpu, buf, tile->slice->first_row + r / group) +
-           head * job->params->head_dim * job->cpu->kernels->block_m;
+    return cpu_row(buf, tile->slice->first_row + r / group) + head * job->params->head_dim * buf->bm;
 }
 
 enum { N_LANE_VECTORS = 3 }; // max, sum, correction
 
 size_t cpu_attention_scratch_floats(const cpu_kernels *kernels, int head_dim) {
     // queries, output and one block's values: head_dim each; scores; the lane vectors
-    return (size_t)(3 * head_dim + CPU_KEY_BLOCK + N_LANE_VECTORS) * (size_t)kernels->block_m;
+    const size_t bm = (size_t)kernels->block_m;
+    return 3 * cpu_pad((size_t)head_dim * bm) + CPU_KEY_BLOCK * bm + N_LANE_VECTORS * cpu_pad(bm);
+}
+
+/// scores[key][lane] = queries . keys, for keys at rows kv_row … of the cache: in one block of the cache where the
+/// sequence starts at a multiple of CPU_KEY_BLOCK, else in two.
+static void score_keys(const attention_job *job, const float *q, int head_kv, int kv_row, int n_keys, float *scores) {
+    const int skip = kv_row % CPU_KEY_BLOCK, n = MIN(n_keys, CPU_KEY_BLOCK - skip), head_dim = job->params->head_dim;
+    const cpu_kernels *kernels = job->kernels;
+    kernels->gemm(q, head_dim, kv_keys(job->kv, kv_row, head_kv) + skip, CPU_KEY_BLOCK, n, scores);
+    if (n < n_keys)
+        kernels->gemm(q, head_dim, kv_keys(job->kv, kv_row + n, head_kv), CPU_KEY_BLOCK, n_keys - n,
+                      scores + n * kernels->block_m);
 }
 
 static void attention_tile(void *context, int item, int thread) {
     const attention_job *job = context;
-    const cpu_kernels *kernels = job->cpu->kernels;
+    const cpu_kernels *kernels = job->kernels;
     const attention_params *params = job->params;
     const int bm = kernels->block_m, head_dim = params->head_dim, group = params->n_head / params->n_head_kv;
     const query_tile tile = find_tile(job, job->n_items - 1 - item); // long rows first, for balance
 
-    float *q = job->cpu->scratch[thread].tile, *acc = q + head_dim * bm, *values = acc + head_dim * bm;
-    float *scores = values + head_dim * bm, *max = scores + CPU_KEY_BLOCK * bm, *sum = max + bm, *correction = sum + bm;
+    const size_t n = cpu_pad((size_t)(head_dim * bm)), n_lanes = cpu_pad((size_t)bm);
+    float *q = job->cpu->scratch[thread].tile, *acc = q + n, *values = acc + n;
+    float *scores = values + n, *max = scores + CPU_KEY_BLOCK * bm, *sum = max + n_lanes, *correction = sum + n_lanes;
     _Alignas(64) int32_t lo[CPU_MAX_BLOCK_M], hi[CPU_MAX_BLOCK_M];
     ASSERT(bm >= 1 && tile.n_lanes >= 1);
 
@@ -126,11 +154,11 @@ static void attention_tile(void *context, int item, int thread) {
     // Lanes ascend in position: lane 0 sees the first key of all, the last lane the last.
     const int key_stride = params->n_head_kv * head_dim;
     for (int key = lo[0] / CPU_KEY_BLOCK * CPU_KEY_BLOCK; key <= hi[bm - 1]; key += CPU_KEY_BLOCK) {
-        const size_t at = (size_t)(tile.slice->kv_first + key) * (size_t)key_stride + (size_t)(tile.head_kv * head_dim);
+        const int kv_row = tile.slice->kv_first + key;
         const int n_keys = MIN(CPU_KEY_BLOCK, hi[bm - 1] + 1 - key);
-        kernels->gemm(q, head_dim, job->kv->k + at, key_stride, 1, n_keys, scores);
+        score_keys(job, q, tile.head_kv, kv_row, n_keys, scores);
         kernels->softmax_step(scores, n_keys, key, lo, hi, params, max, sum, correction);
-        kernels->gemm(scores, n_keys, job->kv->v + at, 1, key_stride, head_dim, values);
+        kernels->gemm(scores, n_keys, kv_values(job->kv, kv_row, tile.head_kv), key_stride, head_dim, values);
         kernels->scale_add(head_dim, acc, correction, values);
     }
 
@@ -143,7 +171,11 @@ static void attention_tile(void *context, int item, int thread) {
 void cpu_attention(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                    const backend_kv *kv, backend_buffer *out) {
     ASSERT(q->n_features == params->n_head * params->head_dim && out->n_features == q->n_features);
-    attention_job job = {.cpu = cpu_of(b), .params = params, .batch = batch, .q = q, .kv = kv, .out = out};
+    cpu_backend *cpu = cpu_of(b);
+    const cpu_kernels *kernels = cpu_kernels_for(cpu, batch->n_tokens);
+    attention_job job = {
+        .cpu = cpu, .kernels = kernels, .params = params, .batch = batch, .q = q, .kv = kv, .out = out};
+    cpu_will_write(cpu, out, kernels);
     for (int i = 0; i < batch->n_slices; i++) job.n_items += slice_tiles(&job, &batch->slices[i]) * params->n_head_kv;
-    cpu_pool_run(job.cpu->pool, attention_tile, &job, job.n_items);
+    cpu_pool_run(cpu->pool, attention_tile, &job, job.n_items);
 }

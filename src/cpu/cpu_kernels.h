@@ -2,9 +2,11 @@
  * cpu_kernels.h: the table of functions that one instruction set gives to the CPU backend, and the rows of all levels.
  *
  * Layout. Rows of a batch are cut into tiles of block_m rows; a tile of n features is [n][block_m] f32, so that one
- * feature of all the tile's rows is one or two vector registers. Weights are broadcast, which keeps them in file order
- * and every sum and statistic inside its own lane: no horizontal reductions, and a row's result cannot depend on its
- * neighbours. Tiles are 64-byte aligned.
+ * feature of all the tile's rows is one or two vector registers. Weights are broadcast, which keeps every sum and
+ * statistic inside its own lane: no horizontal reductions, and a row's result cannot depend on its neighbours. For a
+ * few rows that wastes lanes, so every level has a second table, `single`, of tiles of one row (block_m = 1), where
+ * the lanes are features or weight columns. Both do the same arithmetic in the same order on every element: a row has
+ * the same bits in either. Tiles are 64-byte aligned.
  *
  * The reference level has block_m = 1 and computes in double: it is what the others are tested against.
  */
@@ -12,11 +14,14 @@
 #define CPU_KERNELS_H
 
 #include "backend.h"
+#include "cpu/cpu_pack.h"
 
 enum {
     CPU_MAX_BLOCK_M = 32,
-    CPU_KEY_BLOCK =
-        48, // keys of one attention step; absolute multiples, so that a row's sums never depend on its batch
+    CPU_KEY_BLOCK = PACK_COLS, // keys of one attention step; absolute multiples, so that a row's sums never depend on
+                               // its batch
+    CPU_CHAIN = 128, // k-steps whose products are summed before they join the rest: keeps rounding errors small, and a
+                     // chain of a tile stays in L1 while all columns of a panel use it
 };
 
 /// Running statistics of one tile over part of the vocabulary. bm = block_m, T = temperatures.
@@ -27,18 +32,32 @@ typedef struct cpu_stats {
     int n_temperatures;
 } cpu_stats;
 
+/// One way to multiply a tile with packed weights. What `multiply` reads is prepared once for a tile and once for a
+/// group of weight columns; either may be nothing.
+typedef struct cpu_product {
+    size_t (*acts_bytes)(int n_in); // of a prepared tile; NULL: multiply reads the tile as it is
+    void (*prepare)(const float *tile, int n_in, void *acts);
+    size_t (*panel_bytes)(const cpu_matrix *w); // of an unpacked group; NULL: multiply reads the packed one
+    void (*unpack)(const cpu_matrix *w, int group, void *panel);
+    /// out[c][lane] = sum over k of x[k][lane] * weight[first + c][k], columns counted within the group.
+    void (*multiply)(const cpu_matrix *w, int group, const void *panel, const void *acts, int first, int n_cols,
+                     float *out);
+} cpu_product;
+
 typedef struct cpu_kernels {
     const char *name;
-    int block_m;             // rows of a tile
-    int block_n;             // columns that gemm likes at once: panels are multiples of it
-    bool (*supported)(void); // by this processor
+    int block_m;                      // rows of a tile
+    bool (*supported)(void);          // by this processor
+    bool packs;                       // products read packed weights; else the file's rows
+    const struct cpu_kernels *single; // the table for tiles of one row; NULL: this is one
+    int single_rows;                  // rows up to which it is quicker
 
-    /// dst[n] = n weights of whole blocks at src.
-    void (*dequantize)(const quant_type *type, const void *src, float *dst, size_t n);
-    /// out[c][lane] = sum over k of a[k][lane] * w[c * stride_n + k * stride_k]; one of the strides is 1.
+    const cpu_product *product;       // of any weights, in f32
+    const cpu_product *product_limbs; // of quantised weights, exact; NULL: none
+    const cpu_product *product_fast;  // of quantised weights, near-exact; NULL: none
+    /// out[c][lane] = sum over k of a[k][lane] * w[k * stride + c]
     /// Order: k ascending in chains of CPU_CHAIN, the chains' sums added in order.
-    void (*gemm)(const float *a, int n_k, const float *w, ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
-                 float *out);
+    void (*gemm)(const float *a, int n_k, const float *w, ptrdiff_t stride, int n_cols, float *out);
     /// One group [n][bm]: RMS norm, or layer norm when bias is given. w, bias: [n]. Sums in double.
     void (*norm)(const float *x, const float *w, const float *bias, float eps, int n, float *out);
     /// One head [head_dim][bm] in place; table [n_rot/2][2][bm] holds cos, sin.
@@ -55,12 +74,14 @@ typedef struct cpu_kernels {
                          const attention_params *params, float *max, float *sum, float *correction);
     /// acc[i][lane] = acc[i][lane] * factor[lane] + x[i][lane]
     void (*scale_add)(int n, float *acc, const float *factor, const float *x);
-    /// Folds logits [n_cols][bm] into the running statistics. -inf adds 0; NaN and +inf make the sums NaN.
-    void (*stats)(const float *logits, int n_cols, cpu_stats *s);
+
+    // For logits [n_cols][bm], of which lanes 0 … n_lanes - 1 count (more may be computed). Not in `single`.
+    /// Folds them into the running statistics. -inf adds 0; NaN and +inf make the sums NaN.
+    void (*stats)(const float *logits, int n_cols, int n_lanes, cpu_stats *s);
     /// count[lane] += number of logits > target[lane]
-    void (*count_above)(const float *logits, int n_cols, const float *target, int32_t *count);
+    void (*count_above)(const float *logits, int n_cols, int n_lanes, const float *target, int32_t *count);
     /// hits[c] = mask of the lanes whose logit is > threshold[lane], or whose threshold is NaN
-    void (*find_above)(const float *logits, int n_cols, const float *threshold, uint32_t *hits);
+    void (*find_above)(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits);
 } cpu_kernels;
 
 /// All levels compiled for this architecture, best first; the last is the reference.
@@ -69,7 +90,7 @@ extern const int n_cpu_levels;
 
 extern const cpu_kernels cpu_kernels_reference, cpu_kernels_portable;
 #if defined(__x86_64__)
-extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512vnni;
 #elif defined(__aarch64__)
 extern const cpu_kernels cpu_kernels_neon;
 #endif

@@ -4,8 +4,11 @@
  *   CPU_LEVEL   name of the level: the table becomes cpu_kernels_<level>
  *   CPU_LANES   floats of a vector register
  *   CPU_BLOCK_N weight columns of the gemm's register tile: 2 * CPU_BLOCK_N accumulators must fit the registers
+ *   CPU_SINGLE_ROWS  batches up to this many rows go one row at a time (measured: where both take the same time)
+ *   CPU_LIMBS   defined: the level has the products of cpu_kernels_limbs.h
  *
- * A tile is two vectors wide (block_m = 2 * CPU_LANES), so that one broadcast weight feeds two multiply-adds.
+ * A tile is two vectors wide (block_m = 2 * CPU_LANES), so that one broadcast weight feeds two multiply-adds. Tiles of
+ * one row are in cpu_kernels_single.h.
  */
 #include "cpu/cpu_kernels.h"
 #include "cpu/cpu_vec.h"
@@ -13,17 +16,14 @@
 #include <assert.h>
 
 #define BM (2 * CPU_LANES)
-// k-steps of one chain of f32 additions: the chains' sums are added after, which keeps rounding errors small, and a
-// chain of the activation tile (CHAIN * BM * 4 bytes) stays in L1 while all columns of a panel use it.
-#define CHAIN 128
 
 static_assert(BM <= CPU_MAX_BLOCK_M, "lane masks have 32 bits");
 
 // -------------------------------------------------------------------------------------------------------- gemm
 
 /// One register tile: n_cols (a constant after inlining) columns over n_k steps; first: overwrite out, else add to it.
-static inline __attribute__((always_inline)) void gemm_tile(const float *a, int n_k, const float *w, ptrdiff_t stride_n,
-                                                            ptrdiff_t stride_k, int n_cols, bool first, float *out) {
+static inline __attribute__((always_inline)) void gemm_tile(const float *a, int n_k, const float *w, ptrdiff_t stride,
+                                                            int n_cols, bool first, float *out) {
     vf acc0[CPU_BLOCK_N], acc1[CPU_BLOCK_N];
 #pragma GCC unroll 16
     for (int c = 0; c < n_cols; c++) acc0[c] = acc1[c] = vf_set(0.0f);
@@ -31,7 +31,7 @@ static inline __attribute__((always_inline)) void gemm_tile(const float *a, int 
         const vf a0 = vf_load(a + (ptrdiff_t)k * BM), a1 = vf_load(a + (ptrdiff_t)k * BM + CPU_LANES);
 #pragma GCC unroll 16
         for (int c = 0; c < n_cols; c++) {
-            const vf wc = vf_set(w[c * stride_n + k * stride_k]);
+            const vf wc = vf_set(w[k * stride + c]);
             acc0[c] = vf_fma(a0, wc, acc0[c]);
             acc1[c] = vf_fma(a1, wc, acc1[c]);
         }
@@ -48,41 +48,153 @@ static inline __attribute__((always_inline)) void gemm_tile(const float *a, int 
     }
 }
 
-/// All columns of one chain. unit_k: stride_k is 1, else stride_n is 1; a constant after inlining.
-static inline __attribute__((always_inline)) void gemm_chain(const float *a, int n_k, const float *w, ptrdiff_t stride,
-                                                             bool unit_k, int n_cols, bool first, float *out) {
-    const ptrdiff_t stride_n = unit_k ? stride : 1, stride_k = unit_k ? 1 : stride;
-    int c = 0;
-    for (; c + CPU_BLOCK_N <= n_cols; c += CPU_BLOCK_N)
-        gemm_tile(a, n_k, w + c * stride_n, stride_n, stride_k, CPU_BLOCK_N, first, out + c * BM);
-    for (; c + 2 <= n_cols; c += 2) // the tail of a matrix whose height is no multiple of the tile
-        gemm_tile(a, n_k, w + c * stride_n, stride_n, stride_k, 2, first, out + c * BM);
-    if (c < n_cols) gemm_tile(a, n_k, w + c * stride_n, stride_n, stride_k, 1, first, out + c * BM);
-}
-
-static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
-                 float *out) {
-    for (int k = 0; k < n_k; k += CHAIN) {
-        const int n = MIN(CHAIN, n_k - k);
-        if (stride_k == 1)
-            gemm_chain(a + (ptrdiff_t)k * BM, n, w + k, stride_n, true, n_cols, k == 0, out);
-        else
-            gemm_chain(a + (ptrdiff_t)k * BM, n, w + k * stride_k, stride_k, false, n_cols, k == 0, out);
+static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride, int n_cols, float *out) {
+    for (int k = 0; k < n_k; k += CPU_CHAIN) {
+        const int n = MIN(CPU_CHAIN, n_k - k);
+        const float *ak = a + (ptrdiff_t)k * BM, *wk = w + k * stride;
+        int c = 0;
+        for (; c + CPU_BLOCK_N <= n_cols; c += CPU_BLOCK_N)
+            gemm_tile(ak, n, wk + c, stride, CPU_BLOCK_N, k == 0, out + c * BM);
+        for (; c + 2 <= n_cols; c += 2) // the tail of a matrix whose height is no multiple of the tile
+            gemm_tile(ak, n, wk + c, stride, 2, k == 0, out + c * BM);
+        if (c < n_cols) gemm_tile(ak, n, wk + c, stride, 1, k == 0, out + c * BM);
     }
 }
 
+// ------------------------------------------------------------------------------------------- products in f32
+
+/// Half-precision or f32 numbers of a block's scales, widened.
+static inline vf load_scales(const uint8_t *at, bool wide, int c) {
+    if (wide) return vf_load_anywhere((const float *)(const void *)at + c);
+#if defined(__AVX512F__) && CPU_LANES == 16
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(at + 2 * c)));
+#elif defined(__F16C__) && CPU_LANES == 8
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(at + 2 * c)));
+#else
+    vf x;
+    uint16_t halves[CPU_LANES];
+    memcpy(halves, at + 2 * c, sizeof halves);
+    for (int i = 0; i < CPU_LANES; i++) x[i] = half_to_float(halves[i]);
+    return x;
+#endif
+}
+
+/// Stored quants of k-step `step` of a packed block, columns c …: one byte each, in its top `bits` bits.
+static inline __attribute__((always_inline)) vi load_quants(const uint8_t *block, int bits, int step, int c) {
+    const uint8_t *words = block + (ptrdiff_t)sizeof(int32_t) * (step / (bits == 8 ? 1 : 2) * PACK_COLS + c);
+    const vi x = vi_load_anywhere(words);
+    if (bits == 8) return x;
+    const int up = step % 2 ? 0 : 4; // the nibble's place in its byte: high or low
+    if (bits == 4) return (x << up) & vi_set((int32_t)0xf0f0f0f0);
+    const uint8_t *plane = block + PACK_NIBBLE_BYTES + (ptrdiff_t)sizeof(int32_t) * c;
+    const int down = bits - 4; // makes room for the high bits
+    vi low = x >> down, high;
+    if (up > 0) low = x << (up - down);
+    if (bits == 5) {
+        high = vi_load_anywhere(plane) << (7 - step) & vi_set((int32_t)0x80808080);
+        return (low & vi_set(0x78787878)) | high;
+    }
+    high = vi_load_anywhere(plane + step / 4 * PACK_PLANE_BYTES) << (6 - step % 4 * 2);
+    return (low & vi_set(0x3c3c3c3c)) | (high & vi_set((int32_t)0xc0c0c0c0));
+}
+
+/// Weights of one packed block, [PACK_BLOCK][PACK_COLS] f32: the same bits as the format's dequantiser gives.
+static inline __attribute__((always_inline)) void unpack_block(const pack_format *f, int bits, const uint8_t *block,
+                                                               float *panel) {
+    const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
+    const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
+    const vi bias = vi_set(f->is_signed ? 128 : 0);
+    const vf unit = vf_set(1.0f / (float)(1 << (8 - bits))); // of a quant in the top bits of its byte
+    for (int c = 0; c < PACK_COLS; c += CPU_LANES)
+        for (int i = 0; i < per_block; i++) {
+            const vf scale = load_scales(scales, f->wide, i * PACK_COLS + c) * unit;
+            const vf offset = f->has_offset ? load_scales(offsets, f->wide, i * PACK_COLS + c) : vf_set(NO_OFFSET);
+            for (int s = i * steps; s < (i + 1) * steps; s++) {
+                const vi q = load_quants(block, bits, s, c);
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) {
+                    const vf x = __builtin_convertvector(((q >> 8 * j) & vi_set(255)) - bias, vf);
+                    vf_store(panel + (4 * s + j) * PACK_COLS + c, x * scale + offset);
+                }
+            }
+        }
+}
+
+/// Weights first … first + n - 1 of every row of a group: [n][PACK_COLS]. Whole blocks, when there are blocks.
+static void unpack_range(const cpu_matrix *w, int group, int first, int n, float *panel) {
+    static const quant_type types[] = {QUANT_TABLE}; // the dequantisers, compiled for this instruction set
+    const pack_format *f = w->format;
+    if (f->bits == 0) {
+        const size_t size = (size_t)w->type->block_bytes;
+        const uint8_t *numbers = w->data + (size_t)group * w->group_bytes + (size_t)first * PACK_COLS * size;
+        types[w->type - quant_types].dequantize(numbers, panel, (size_t)n * PACK_COLS);
+        return;
+    }
+    for (int k = 0; k < n; k += PACK_BLOCK, panel += PACK_BLOCK * PACK_COLS) {
+        const uint8_t *block = pack_block(w, group, (first + k) / PACK_BLOCK);
+        switch (f->bits) {
+        case 4:
+            unpack_block(f, 4, block, panel);
+            break;
+        case 5:
+            unpack_block(f, 5, block, panel);
+            break;
+        case 6:
+            unpack_block(f, 6, block, panel);
+            break;
+        default:
+            unpack_block(f, 8, block, panel);
+        }
+    }
+}
+
+static size_t panel_bytes(const cpu_matrix *w) {
+    return (size_t)w->n_in * PACK_COLS * sizeof(float);
+}
+
+static void unpack(const cpu_matrix *w, int group, void *panel) {
+    unpack_range(w, group, 0, w->n_in, panel);
+}
+
+static void multiply(const cpu_matrix *w, int group, const void *panel, const void *acts, int first, int n_cols,
+                     float *out) {
+    (void)group;
+    gemm(acts, w->n_in, (const float *)panel + first, PACK_COLS, n_cols, out);
+}
+
+static const cpu_product product_f32 = {.panel_bytes = panel_bytes, .unpack = unpack, .multiply = multiply};
+
 // ------------------------------------------------------------------------------------------ norms and activations
+
+// Sums over features have NORM_CHAINS interleaved accumulators, added pairwise; the single-row norm has the same.
+#define NORM_CHAINS 4
+
+/// sum = over features of x - mean, or of its square. By pointer: a vd is wider than a register.
+static inline __attribute__((always_inline)) void norm_sum(const float *x, const vd *mean, bool squares, int n,
+                                                           vd *sum) {
+    vd sums[NORM_CHAINS] = {{0}};
+    for (int first = 0; first < n; first += NORM_CHAINS) {
+#pragma GCC unroll 4
+        for (int j = 0; j < NORM_CHAINS; j++) {
+            if (first + j >= n) break;
+            const vd d = __builtin_convertvector(vf_load(x + (first + j) * BM), vd) - *mean;
+            if (squares)
+                sums[j] += d * d;
+            else
+                sums[j] += d;
+        }
+    }
+    *sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
 
 static void norm(const float *x, const float *w, const float *bias, float eps, int n, float *out) {
     for (int v = 0; v < BM; v += CPU_LANES) {
-        vd mean = {0}, sum_squares = {0};
-        for (int i = 0; bias && i < n; i++) mean += __builtin_convertvector(vf_load(x + i * BM + v), vd);
-        mean /= (double)n;
-        for (int i = 0; i < n; i++) {
-            const vd d = __builtin_convertvector(vf_load(x + i * BM + v), vd) - mean;
-            sum_squares += d * d;
+        vd mean = {0}, sum_squares, scale;
+        if (bias) {
+            norm_sum(x + v, &mean, false, n, &sum_squares);
+            mean = sum_squares / (double)n;
         }
-        vd scale;
+        norm_sum(x + v, &mean, true, n, &sum_squares);
         for (int l = 0; l < CPU_LANES; l++) scale[l] = 1.0 / sqrt(sum_squares[l] / n + (double)eps);
         for (int i = 0; i < n; i++) {
             vd y = (__builtin_convertvector(vf_load(x + i * BM + v), vd) - mean) * scale * (double)w[i];
@@ -135,6 +247,8 @@ static void softcap(int n, float *x, float cap) {
 
 // --------------------------------------------------------------------------------------------------- attention
 
+#define SOFTMAX_CHAINS 4 // interleaved sums over keys, as in the single-row step
+
 static void softmax_step(float *scores, int n_keys, int key_first, const int32_t *lo, const int32_t *hi,
                          const attention_params *params, float *max, float *sum, float *correction) {
     const vf minus_inf = vf_set(-INFINITY);
@@ -154,12 +268,13 @@ static void softmax_step(float *scores, int n_keys, int key_first, const int32_t
         }
         const vf base = vf_select(new_max == minus_inf, vf_set(0.0f), new_max); // no key yet: every exp is 0
         const vf factor = vf_exp(old_max - base);
-        vf total = vf_set(0.0f);
+        vf totals[SOFTMAX_CHAINS] = {vf_set(0.0f), vf_set(0.0f), vf_set(0.0f), vf_set(0.0f)};
         for (int j = 0; j < n_keys; j++) {
             const vf e = vf_exp(vf_load(scores + j * BM + v) - base);
             vf_store(scores + j * BM + v, e);
-            total += e;
+            totals[j % SOFTMAX_CHAINS] += e;
         }
+        const vf total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
         vf_store(max + v, new_max);
         vf_store(sum + v, vf_fma(vf_load(sum + v), factor, total));
         vf_store(correction + v, factor);
@@ -192,10 +307,11 @@ static void rebase(cpu_stats *s, const float *new_max) {
     memcpy(s->max, new_max, BM * sizeof(float));
 }
 
-static void stats(const float *logits, int n_cols, cpu_stats *s) {
+static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
     _Alignas(64) float new_max[BM];
     bool larger = false;
-    for (int v = 0; v < BM; v += CPU_LANES) {
+    memcpy(new_max, s->max, sizeof new_max);
+    for (int v = 0; v < n_lanes; v += CPU_LANES) {
         const vf old = vf_load(s->max + v);
         vf m = old;
         for (int c = 0; c < n_cols; c++) m = vf_max(m, vf_load(logits + c * BM + v));
@@ -204,7 +320,7 @@ static void stats(const float *logits, int n_cols, cpu_stats *s) {
     }
     if (larger) rebase(s, new_max);
     for (int t = 0; t < s->n_temperatures; t++) {
-        for (int v = 0; v < BM; v += CPU_LANES) {
+        for (int v = 0; v < n_lanes; v += CPU_LANES) {
             const vf max = vf_load(new_max + v), m = vf_select(max == vf_set(-INFINITY), vf_set(0.0f), max);
             const vf inv_t = vf_load(s->inv_t + t * BM + v), floor = vf_set(-88.0f);
             vf p0 = vf_set(0.0f), p1 = p0, p2 = p0;
@@ -224,8 +340,8 @@ static void stats(const float *logits, int n_cols, cpu_stats *s) {
     }
 }
 
-static void count_above(const float *logits, int n_cols, const float *target, int32_t *count) {
-    for (int v = 0; v < BM; v += CPU_LANES) {
+static void count_above(const float *logits, int n_cols, int n_lanes, const float *target, int32_t *count) {
+    for (int v = 0; v < n_lanes; v += CPU_LANES) {
         const vf t = vf_load(target + v);
         vi n = {0};
         for (int c = 0; c < n_cols; c++) n -= vf_load(logits + c * BM + v) > t;
@@ -233,24 +349,21 @@ static void count_above(const float *logits, int n_cols, const float *target, in
     }
 }
 
-static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
-    const vf t0 = vf_load(threshold), t1 = vf_load(threshold + CPU_LANES);
-    const vf inf = vf_set(INFINITY);
-    const vi open0 = ~(t0 <= inf), open1 = ~(t1 <= inf); // NaN
-    for (int c = 0; c < n_cols; c++) {
-        const uint32_t low = vi_mask((vf_load(logits + c * BM) > t0) | open0);
-        const uint32_t high = vi_mask((vf_load(logits + c * BM + CPU_LANES) > t1) | open1);
-        hits[c] = low | high << CPU_LANES;
+static void find_above(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits) {
+    memset(hits, 0, (size_t)n_cols * sizeof *hits);
+    for (int v = 0; v < n_lanes; v += CPU_LANES) {
+        const vf t = vf_load(threshold + v);
+        const vi open = ~(t <= vf_set(INFINITY)); // NaN
+        for (int c = 0; c < n_cols; c++) hits[c] |= vi_mask((vf_load(logits + c * BM + v) > t) | open) << v;
     }
 }
 
 // ------------------------------------------------------------------------------------------------------- table
 
-static void dequantize(const quant_type *type, const void *src, float *dst, size_t n) {
-    // The same functions, compiled for this instruction set.
-    static const quant_type types[] = {QUANT_TABLE};
-    types[type - quant_types].dequantize(src, dst, n);
-}
+#include "cpu/cpu_kernels_single.h"
+#ifdef CPU_LIMBS
+#    include "cpu/cpu_kernels_limbs.h"
+#endif
 
 #define CPU_TABLE_(level) cpu_kernels_##level
 #define CPU_TABLE(level)  CPU_TABLE_(level)
@@ -260,9 +373,15 @@ static void dequantize(const quant_type *type, const void *src, float *dst, size
 const cpu_kernels CPU_TABLE(CPU_LEVEL) = {
     .name = CPU_TEXT(CPU_LEVEL),
     .block_m = BM,
-    .block_n = CPU_BLOCK_N,
     .supported = supported,
-    .dequantize = dequantize,
+    .packs = true,
+    .single = &single,
+    .single_rows = CPU_SINGLE_ROWS,
+    .product = &product_f32,
+#ifdef CPU_LIMBS
+    .product_limbs = &product_limbs,
+    .product_fast = &product_fast,
+#endif
     .gemm = gemm,
     .norm = norm,
     .rope = rope,

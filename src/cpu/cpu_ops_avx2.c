@@ -1,9 +1,10 @@
 /*
  * cpu_ops_avx2.c: the kernels for AVX2 and FMA (Haswell, Zen and later): 8 lanes, 12 accumulators of 16 registers.
  */
-#define CPU_LEVEL   avx2
-#define CPU_LANES   8
-#define CPU_BLOCK_N 6
+#define CPU_LEVEL       avx2
+#define CPU_LANES       8
+#define CPU_BLOCK_N     6
+#define CPU_SINGLE_ROWS 2
 
 static _Bool supported(void) {
     // F16C came with Ivy Bridge and is in every processor that has FMA; clang 14 cannot ask for it.

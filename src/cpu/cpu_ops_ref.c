@@ -9,18 +9,36 @@ static _Bool supported(void) {
     return 1;
 }
 
-static void dequantize(const quant_type *type, const void *src, float *dst, size_t n) {
-    type->dequantize(src, dst, n);
-}
-
-static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride_n, ptrdiff_t stride_k, int n_cols,
-                 float *out) {
+static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride, int n_cols, float *out) {
     for (int c = 0; c < n_cols; c++) {
         double sum = 0.0;
-        for (int k = 0; k < n_k; k++) sum += (double)a[k] * (double)w[c * stride_n + k * stride_k];
+        for (int k = 0; k < n_k; k++) sum += (double)a[k] * (double)w[k * stride + c];
         out[c] = (float)sum;
     }
 }
+
+static size_t panel_bytes(const cpu_matrix *w) {
+    return (size_t)w->n_in * PACK_COLS * sizeof(float);
+}
+
+/// The rows of the file, [PACK_COLS][n_in].
+static void unpack(const cpu_matrix *w, int group, void *panel) {
+    cpu_matrix_rows(w, group * PACK_COLS, MIN(PACK_COLS, w->n_out - group * PACK_COLS), panel);
+}
+
+static void multiply(const cpu_matrix *w, int group, const void *panel, const void *acts, int first, int n_cols,
+                     float *out) {
+    (void)group;
+    const float *x = acts;
+    for (int c = 0; c < n_cols; c++) {
+        const float *row = (const float *)panel + (ptrdiff_t)(first + c) * w->n_in;
+        double sum = 0.0;
+        for (int k = 0; k < w->n_in; k++) sum += (double)x[k] * (double)row[k];
+        out[c] = (float)sum;
+    }
+}
+
+static const cpu_product product = {.panel_bytes = panel_bytes, .unpack = unpack, .multiply = multiply};
 
 static void norm(const float *x, const float *w, const float *bias, float eps, int n, float *out) {
     double mean = 0.0, variance = 0.0;
@@ -84,7 +102,8 @@ static void scale_add(int n, float *acc, const float *factor, const float *x) {
     for (int i = 0; i < n; i++) acc[i] = (float)((double)acc[i] * (double)*factor + (double)x[i]);
 }
 
-static void stats(const float *logits, int n_cols, cpu_stats *s) {
+static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
+    (void)n_lanes;
     float new_max = *s->max;
     for (int c = 0; c < n_cols; c++) new_max = MAX(new_max, logits[c]);
     const double base = new_max == -INFINITY ? 0.0 : (double)new_max;
@@ -108,20 +127,21 @@ static void stats(const float *logits, int n_cols, cpu_stats *s) {
     *s->max = new_max;
 }
 
-static void count_above(const float *logits, int n_cols, const float *target, int32_t *count) {
+static void count_above(const float *logits, int n_cols, int n_lanes, const float *target, int32_t *count) {
+    (void)n_lanes;
     for (int c = 0; c < n_cols; c++) *count += logits[c] > *target;
 }
 
-static void find_above(const float *logits, int n_cols, const float *threshold, uint32_t *hits) {
+static void find_above(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits) {
+    (void)n_lanes;
     for (int c = 0; c < n_cols; c++) hits[c] = logits[c] > *threshold || isnan(*threshold);
 }
 
 const cpu_kernels cpu_kernels_reference = {
     .name = "reference",
     .block_m = 1,
-    .block_n = 1,
     .supported = supported,
-    .dequantize = dequantize,
+    .product = &product,
     .gemm = gemm,
     .norm = norm,
     .rope = rope,

@@ -1,9 +1,9 @@
 /*
  * cpu_project.c: project_stats and project_logits, the final projection without logits in memory.
  *
- * The vocabulary is cut into parts of PART_COLS columns. Threads share out the parts; within one, panel by panel of
- * weight rows is unpacked and multiplied with every tile of positions, and each block of logits (a panel's columns x a
- * tile's lanes, in L1) is folded at once into
+ * The vocabulary is cut into parts of PART_GROUPS groups of PACK_COLS columns. Threads share out the parts; within one,
+ * group by group of weight rows is unpacked and multiplied with every tile of positions, and each block of logits (a
+ * group's columns x a tile's lanes, in L1) is folded at once into
  *
  *   parts[part][tile]   max, sums for each temperature, number of logits above the target's
  *   heaps[thread][row]  the best N so far of the parts that this thread took
@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PART_COLS = 1536 };
+enum { PART_GROUPS = 32 };
 static const size_t STATE_BYTES = 64u << 20; // parts and heaps of one pass: positions are taken in chunks that fit
 
 /// The N best of one row, in one thread: an unsorted buffer with room for 2N, cut back to N when full.
@@ -30,10 +30,15 @@ typedef struct top_heap {
 
 typedef struct project {
     cpu_backend *cpu;
-    const backend_buffer *hidden;
-    const backend_weight *output, *bias;
+    const cpu_kernels
+        *kernels; // of the products: single rows or tiles; all else is in tiles of bm = the level's block_m
+    const cpu_product *product;
+    const cpu_matrix *output;
+    const float *bias; // [n_vocab] or NULL
     float softcap;
-    int panel_cols, n_parts;
+    const uint8_t *acts; // of all rows, tile_bytes from tile to tile of the products' kernels
+    size_t tile_bytes;
+    int n_groups, n_parts;
     // this chunk of rows
     project_row *rows;           // [n_rows]
     int first_tile, n_rows;      // the chunk's first row is first_tile * block_m of the buffer
@@ -119,49 +124,60 @@ static void heap_offer(top_heap *heap, float *threshold, float logit, int32_t id
 
 // ------------------------------------------------------------------------------------------------ blocks of logits
 
-static float *hidden_tile(const project *p, int tile) {
-    return cpu_tile(p->cpu, p->hidden, p->first_tile + tile);
+/// Rows of a tile of the chunk.
+static int tile_rows(const project *p, int tile) {
+    const int bm = p->cpu->kernels->block_m;
+    return MIN(bm, p->n_rows - tile * bm);
 }
 
-/// logits[c][lane] of n weight rows in the panel for one tile.
-static void block_logits(const project *p, int tile, const float *panel, const float *bias, int n, float *logits) {
+/// The products of single rows, one lane each; the lanes after them are zero.
+static void single_logits(const project *p, int tile, const void *panel, int group, int first, int n, float *logits) {
+    const int bm = p->cpu->kernels->block_m, n_rows = tile_rows(p, tile);
+    _Alignas(64) float row[PACK_COLS];
+    memset(logits, 0, (size_t)(n * bm) * sizeof *logits);
+    for (int lane = 0; lane < n_rows; lane++) {
+        const int r = (p->first_tile + tile) * bm + lane;
+        p->product->multiply(p->output, group, panel, p->acts + (size_t)r * p->tile_bytes, first, n, row);
+        for (int c = 0; c < n; c++) logits[c * bm + lane] = row[c];
+    }
+}
+
+/// logits[c][lane] of columns first … first + n - 1 of a group, which is unpacked in the panel, for one tile.
+static void block_logits(const project *p, int tile, const void *panel, int group, int first, int n, float *logits) {
     const cpu_kernels *kernels = p->cpu->kernels;
-    kernels->gemm(hidden_tile(p, tile), p->output->n_in, panel, p->output->n_in, 1, n, logits);
-    if (bias) kernels->add_scalar(n, logits, bias);
+    if (p->kernels != kernels)
+        single_logits(p, tile, panel, group, first, n, logits);
+    else
+        p->product->multiply(p->output, group, panel, p->acts + (size_t)(p->first_tile + tile) * p->tile_bytes, first,
+                             n, logits);
+    if (p->bias) kernels->add_scalar(n, logits, p->bias + group * PACK_COLS + first);
     if (p->softcap > 0.0f) kernels->softcap(n, logits, p->softcap);
 }
 
-/// The same for rows gathered by id.
-static void gathered_logits(const project *p, int tile, int thread, const int32_t *ids, int n, float *logits) {
-    const cpu_scratch *scratch = &p->cpu->scratch[thread];
-    float bias[CPU_PANEL_MAX_COLS];
-    for (int i = 0; i < n; i++) {
-        cpu_dequantize_rows(p->cpu, p->output, ids[i], 1, scratch->panel + (size_t)i * (size_t)p->output->n_in);
-        bias[i] = p->bias ? p->bias->vector[ids[i]] : 0.0f;
-    }
-    block_logits(p, tile, scratch->panel, p->bias ? bias : NULL, n, logits);
+/// The thread's panel: unpacks a group unless it is the one there already.
+static const void *unpack_group(const project *p, int thread, int group, int *unpacked) {
+    void *panel = p->cpu->scratch[thread].panel;
+    if (p->product->unpack && *unpacked != group) p->product->unpack(p->output, group, panel);
+    *unpacked = group;
+    return panel;
+}
+
+/// One token's logits for all lanes of a tile.
+static void token_logits(const project *p, int tile, int thread, int32_t id, int *unpacked, float *logits) {
+    const int group = id / PACK_COLS;
+    block_logits(p, tile, unpack_group(p, thread, group, unpacked), group, id % PACK_COLS, 1, logits);
 }
 
 static void target_logits(const project *p, int tile, int thread) {
     const int bm = p->cpu->kernels->block_m;
     float *logits = p->cpu->scratch[thread].tile, *target = p->target + (ptrdiff_t)tile * bm;
-    int32_t ids[CPU_MAX_BLOCK_M];
+    int unpacked = -1;
     for (int lane = 0; lane < bm; lane++) {
-        const int r = tile * bm + lane;
-        ids[lane] = r < p->n_rows && p->rows[r].target_id >= 0 ? p->rows[r].target_id : 0;
-    }
-    const int step = MIN(bm, p->panel_cols);
-    for (int first = 0; first < bm; first += step) {
-        const int n = MIN(step, bm - first);
-        gathered_logits(p, tile, thread, ids + first, n, logits);
-        for (int i = 0; i < n; i++) target[first + i] = logits[i * bm + first + i]; // the diagonal
-    }
-    for (int lane = 0; lane < bm; lane++) {
-        const int r = tile * bm + lane;
-        if (r < p->n_rows && p->rows[r].target_id >= 0)
-            p->rows[r].target_logit = target[lane];
-        else
-            target[lane] = INFINITY;
+        project_row *row = lane < tile_rows(p, tile) ? &p->rows[tile * bm + lane] : NULL;
+        target[lane] = INFINITY; // nothing lies above it
+        if (!row || row->target_id < 0) continue;
+        token_logits(p, tile, thread, row->target_id, &unpacked, logits);
+        row->target_logit = target[lane] = logits[lane];
     }
 }
 
@@ -169,16 +185,15 @@ static void target_logits(const project *p, int tile, int thread) {
 static void listed_logits(const project *p, int tile, int thread) {
     const int bm = p->cpu->kernels->block_m, end = MIN(p->n_rows, (tile + 1) * bm);
     float *logits = p->cpu->scratch[thread].tile;
+    int unpacked = -1;
     for (int r = tile * bm; r < end;) {
         const int32_t *ids = p->rows[r].listed_ids;
         const int n_ids = p->rows[r].n_listed;
         int run_end = r + 1;
         while (run_end < end && p->rows[run_end].listed_ids == ids && p->rows[run_end].n_listed == n_ids) run_end++;
-        for (int first = 0; first < n_ids; first += p->panel_cols) {
-            const int n = MIN(p->panel_cols, n_ids - first);
-            gathered_logits(p, tile, thread, ids + first, n, logits);
-            for (int i = r; i < run_end; i++)
-                for (int c = 0; c < n; c++) p->rows[i].listed_logit[first + c] = logits[c * bm + i - tile * bm];
+        for (int i = 0; i < n_ids; i++) {
+            token_logits(p, tile, thread, ids[i], &unpacked, logits);
+            for (int to = r; to < run_end; to++) p->rows[to].listed_logit[i] = logits[to - tile * bm];
         }
         r = run_end;
     }
@@ -201,8 +216,8 @@ static void offer_block(const project *p, int tile, int thread, int first_id, co
     const int bm = p->cpu->kernels->block_m;
     float *threshold = p->threshold + ((ptrdiff_t)thread * p->n_tiles + tile) * bm;
     top_heap *heaps = p->heaps + (ptrdiff_t)thread * p->n_rows + (ptrdiff_t)tile * bm;
-    uint32_t hits[CPU_PANEL_MAX_COLS];
-    p->cpu->kernels->find_above(logits, n, threshold, hits);
+    uint32_t hits[PACK_COLS];
+    p->cpu->kernels->find_above(logits, n, tile_rows(p, tile), threshold, hits);
     for (int c = 0; c < n; c++)
         for (uint32_t mask = hits[c]; mask; mask &= mask - 1) {
             const int lane = __builtin_ctz(mask);
@@ -217,8 +232,8 @@ static void fold_block(const project *p, int part, int tile, int thread, int fir
                        .sums = p->sums + at * p->n_temperatures * 3 * bm,
                        .inv_t = p->inv_t + (ptrdiff_t)tile * p->n_temperatures * bm,
                        .n_temperatures = p->n_temperatures};
-    p->cpu->kernels->stats(logits, n, &stats);
-    p->cpu->kernels->count_above(logits, n, p->target + (ptrdiff_t)tile * bm, p->above + at * bm);
+    p->cpu->kernels->stats(logits, n, tile_rows(p, tile), &stats);
+    p->cpu->kernels->count_above(logits, n, tile_rows(p, tile), p->target + (ptrdiff_t)tile * bm, p->above + at * bm);
     offer_block(p, tile, thread, first_id, logits, n);
 }
 
@@ -232,17 +247,17 @@ static void store_block(const project *p, int tile, int first_id, const float *l
 
 static void project_part(void *context, int part, int thread) {
     const project *p = context;
-    const cpu_scratch *scratch = &p->cpu->scratch[thread];
-    const int end = MIN((part + 1) * PART_COLS, p->output->n_out);
-    for (int first = part * PART_COLS; first < end; first += p->panel_cols) {
-        const int n = MIN(p->panel_cols, end - first);
-        cpu_dequantize_rows(p->cpu, p->output, first, n, scratch->panel);
+    float *logits = p->cpu->scratch[thread].tile;
+    int unpacked = -1;
+    for (int group = part * PART_GROUPS; group < MIN((part + 1) * PART_GROUPS, p->n_groups); group++) {
+        const int first = group * PACK_COLS, n = MIN(PACK_COLS, p->output->n_out - first);
+        const void *panel = unpack_group(p, thread, group, &unpacked);
         for (int tile = 0; tile < p->n_tiles; tile++) {
-            block_logits(p, tile, scratch->panel, p->bias ? p->bias->vector + first : NULL, n, scratch->tile);
+            block_logits(p, tile, panel, group, 0, n, logits);
             if (p->logits)
-                store_block(p, tile, first, scratch->tile, n);
+                store_block(p, tile, first, logits, n);
             else
-                fold_block(p, part, tile, thread, first, scratch->tile, n);
+                fold_block(p, part, tile, thread, first, logits, n);
         }
     }
 }
@@ -388,18 +403,22 @@ static bool grow_state(cpu_backend *cpu, size_t bytes) {
 }
 
 static project project_make(backend *b, const backend_buffer *hidden, const backend_weight *output,
-                            const backend_weight *bias, float softcap) {
+                            const backend_weight *bias, float softcap, int n_rows) {
     ASSERT(hidden->n_features == output->n_in);
-    project p = {.cpu = cpu_of(b), .hidden = hidden, .output = output, .bias = bias, .softcap = softcap};
-    p.panel_cols = cpu_panel_cols(p.cpu, output);
-    p.n_parts = (output->n_out + PART_COLS - 1) / PART_COLS;
+    cpu_backend *cpu = cpu_of(b);
+    project p = {.cpu = cpu, .output = &output->matrix, .bias = bias ? bias->vector : NULL, .softcap = softcap};
+    p.kernels = cpu_kernels_for(cpu, n_rows);
+    p.product = cpu_choose_product(cpu, p.kernels, p.output);
+    p.acts = cpu_prepare_acts(cpu, p.kernels, p.product, hidden, n_rows, &p.tile_bytes);
+    p.n_groups = cpu_matrix_groups(p.output);
+    p.n_parts = (p.n_groups + PART_GROUPS - 1) / PART_GROUPS;
     return p;
 }
 
 logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                 const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
                                 logitd_error *err) {
-    project p = project_make(b, hidden, output, output_bias, softcap);
+    project p = project_make(b, hidden, output, output_bias, softcap, n_rows);
     for (int first = 0; first < n_rows; first += p.n_rows) {
         const size_t bytes = choose_chunk(&p, rows, first, n_rows);
         if (!grow_state(p.cpu, bytes))
@@ -417,10 +436,10 @@ logitd_status cpu_project_logits(backend *b, const backend_buffer *hidden, const
                                  const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                  logitd_error *err) {
     (void)err;
-    project p = project_make(b, hidden, output, output_bias, softcap);
+    project p = project_make(b, hidden, output, output_bias, softcap, n_rows);
     p.logits = out;
     p.n_rows = n_rows;
-    p.n_tiles = cpu_n_tiles(p.cpu, n_rows);
+    p.n_tiles = cpu_n_tiles(p.cpu->kernels, n_rows);
     cpu_pool_run(p.cpu->pool, project_part, &p, p.n_parts);
     return LOGITD_OK;
 }

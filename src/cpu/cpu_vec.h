@@ -16,11 +16,23 @@ typedef int32_t vi __attribute__((vector_size(4 * CPU_LANES), may_alias));
 typedef double vd __attribute__((vector_size(8 * CPU_LANES), aligned(8 * CPU_LANES < 64 ? 8 * CPU_LANES : 64),
                                  may_alias)); // as memory is aligned
 
-static inline vf vf_load(const float *p) {
+typedef float vf_anywhere __attribute__((vector_size(4 * CPU_LANES), aligned(4), may_alias));
+typedef int32_t vi_anywhere __attribute__((vector_size(4 * CPU_LANES), aligned(4), may_alias));
+
+static inline vf vf_load(const float *p) { // aligned to a vector
     return *(const vf *)p;
 }
 static inline void vf_store(float *p, vf x) {
     *(vf *)p = x;
+}
+static inline vf vf_load_anywhere(const float *p) {
+    return (vf) * (const vf_anywhere *)p;
+}
+static inline void vf_store_anywhere(float *p, vf x) {
+    *(vf_anywhere *)p = (vf_anywhere)x;
+}
+static inline vi vi_load_anywhere(const void *p) {
+    return (vi) * (const vi_anywhere *)p;
 }
 static inline vf vf_set(float x) {
     return x - (vf){0};

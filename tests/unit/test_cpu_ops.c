@@ -56,7 +56,7 @@ static gguf_tensor vector(const float *data, int n) {
 }
 
 static backend_weight *weight(backend *b, gguf_tensor t) {
-    return b->ops->weight_create(b, &t, 0, (int)(t.n_dims == 1 ? t.dims[0] : t.dims[1]), NULL);
+    return b->ops->weight_create(b, &t, 0, (int)(t.n_dims == 1 ? t.dims[0] : t.dims[1]), true, NULL);
 }
 
 // --------------------------------------------------------------------------------------------------------- harness
@@ -520,24 +520,141 @@ static void test_project_nan_part(void **state) {
     }
 }
 
-/// Weights have one exact value, whichever instruction set unpacks them.
-static void test_dequantize(void **state) {
-    (void)state;
-    enum { N_BLOCKS = 64 };
-    for (int t = 0; t < n_quant_types; t++) {
-        const quant_type *type = &quant_types[t];
-        const size_t n = (size_t)(N_BLOCKS * type->block_weights), n_bytes = (size_t)(N_BLOCKS * type->block_bytes);
-        uint8_t *blocks = malloc(n_bytes);
-        float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
-        for (size_t i = 0; i < n_bytes; i++) blocks[i] = (uint8_t)(rng() & 0x3f); // halves and floats stay finite
-        type->dequantize(blocks, want, n);
-        for (int i = 0; i < n_cpu_levels; i++) {
-            if (!cpu_levels[i]->supported()) continue;
-            cpu_levels[i]->dequantize(type, blocks, got, n);
-            assert_memory_equal(got, want, n * sizeof *got);
+// ------------------------------------------------------------------------------------------------ quantised weights
+
+/// Rows of blocks with random quants and finite scales.
+static gguf_tensor random_blocks(const quant_type *type, int n_out, int n_in) {
+    const size_t n_bytes = (size_t)(n_out * (n_in / type->block_weights)) * (size_t)type->block_bytes;
+    uint8_t *blocks = malloc(n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) blocks[i] = (uint8_t)rng();
+    for (int i = 0; type->block_weights > 1 && i < n_out * (n_in / type->block_weights); i++)
+        for (int at = 0; at < type->block_bytes; at += 2) { // wherever the halves are: below 2, either sign
+            uint8_t *high = blocks + (size_t)i * (size_t)type->block_bytes + at + 1;
+            if (at + 1 < type->block_bytes) *high &= 0xbf;
         }
-        free(blocks), free(want), free(got);
+    if (type->block_weights == 1) {
+        float *x = random_floats(n_out * n_in, 1.0f);
+        for (int i = 0; i < n_out * n_in; i++) { // the upper half of an f32 is a bf16; a small half is any bits below 2
+            uint32_t bits;
+            memcpy(&bits, &x[i], sizeof bits);
+            if (type->block_bytes == 4) memcpy(blocks + 4 * i, &bits, 4);
+            const uint16_t half = (uint16_t)(bits >> 16 & 0xbfff);
+            if (type->block_bytes == 2) memcpy(blocks + 2 * i, &half, 2);
+        }
+        free(x);
     }
+    gguf_tensor t = matrix((const float *)(const void *)blocks, n_out, n_in);
+    t.type = type;
+    t.n_bytes = n_bytes;
+    return t;
+}
+
+/// A weight has one exact value, whichever instruction set unpacks it from the packed layout.
+static void test_unpack(void **state) {
+    (void)state;
+    enum { N_OUT = 2 * PACK_COLS + 5, N_IN = 768 };
+    for (int t = 0; t < n_quant_types; t++) {
+        gguf_tensor tensor = random_blocks(&quant_types[t], N_OUT, N_IN);
+        cpu_matrix w = cpu_matrix_make(tensor.type, tensor.data, N_OUT, N_IN);
+        assert_true(cpu_pack_alloc(&w));
+        float *want = malloc(sizeof(float) * N_OUT * N_IN), *scratch = malloc(sizeof(float) * N_IN);
+        float *panel = mem_alloc(PACK_COLS * N_IN, sizeof *panel);
+        cpu_matrix_rows(&w, 0, N_OUT, want);
+        for (int g = 0; g < cpu_matrix_groups(&w); g++) cpu_pack_group(&w, g, scratch);
+        for (int i = 0; i < n_cpu_levels; i++) {
+            if (!cpu_levels[i]->supported() || !cpu_levels[i]->packs) continue;
+            for (int g = 0; g < cpu_matrix_groups(&w); g++) {
+                cpu_levels[i]->product->unpack(&w, g, panel);
+                for (int c = 0; c < MIN(PACK_COLS, N_OUT - g * PACK_COLS); c++)
+                    for (int k = 0; k < N_IN; k++) {
+                        const float *exact = &want[(g * PACK_COLS + c) * N_IN + k], *got = &panel[k * PACK_COLS + c];
+                        if (memcmp(exact, got, sizeof *got) != 0)
+                            fail_msg("%s, %s: weight %d of row %d is %.9g, not %.9g", cpu_levels[i]->name,
+                                     quant_types[t].name, k, g * PACK_COLS + c, (double)*got, (double)*exact);
+                    }
+            }
+        }
+        cpu_pack_free(&w);
+        mem_free(panel);
+        free(want), free(scratch), free((void *)(uintptr_t)tensor.data);
+    }
+}
+
+static float *quantised_matmul(backend *b, const gguf_tensor *t, const float *x, int n_rows) {
+    const int n_in = (int)t->dims[0], n_out = (int)t->dims[1];
+    backend_weight *w = weight(b, *t);
+    backend_buffer *in = upload(b, x, n_rows, n_in), *out = b->ops->buffer_create(b, n_rows, n_out);
+    b->ops->matmul(b, in, w, NULL, n_rows, out);
+    float *result = download(b, out, n_rows, n_out);
+    b->ops->buffer_destroy(b, in);
+    b->ops->buffer_destroy(b, out);
+    b->ops->weight_destroy(b, w);
+    return result;
+}
+
+/// Products with every format on every level and precision: near the reference, and a row alone, by twos and in tiles
+/// the same bits. Activations have outliers, zeros and a chain of zeros.
+static void test_quantised_matmul(void **state) {
+    (void)state;
+    enum { N_ROWS = 70, N_OUT = 75, N_IN = 512 };
+    float *x = random_floats(N_ROWS * N_IN, 1.0f);
+    for (int i = 0; i < N_ROWS * N_IN; i += 97) x[i] = i % 2 ? 0.0f : x[i] * 300.0f;
+    memset(x + 3 * N_IN + 128, 0, 128 * sizeof *x);
+    backend *reference = make_backend("reference", 1);
+    for (int t = 0; t < n_quant_types; t++) {
+        gguf_tensor tensor = random_blocks(&quant_types[t], N_OUT, N_IN);
+        float *want = quantised_matmul(reference, &tensor, x, N_ROWS);
+        double largest = 0.0;
+        for (int i = 0; i < N_ROWS * N_OUT; i++) largest = fmax(largest, fabs((double)want[i]));
+        for (int i = 0; i < 2 * n_cpu_levels; i++) {
+            const cpu_kernels *level = cpu_levels[i / 2];
+            if (!level->supported() || !level->packs || (i % 2 && !level->product_fast)) continue;
+            char label[128];
+            snprintf(label, sizeof label, "%s, %s, %s", quant_types[t].name, level->name, i % 2 ? "fast" : "exact");
+            const backend_options o = {.cpu_level = level->name, .n_threads = 2, .precision = i % 2 ? "fast" : "exact"};
+            backend *b = NULL;
+            assert_int_equal(cpu_backend_create(&o, &b, NULL), LOGITD_OK);
+            assert_string_equal(b->precision, o.precision);
+            float *got = quantised_matmul(b, &tensor, x, N_ROWS);
+            assert_close(label, got, want, N_ROWS * N_OUT, (i % 2 ? 3e-4 : 1e-6) * largest, 0.0);
+            for (int r = 0, n; r < N_ROWS; r += n) {
+                n = MIN(r < 8 ? 1 : 2 * (r / 8),
+                        N_ROWS - r); // 1, 2, 4, … rows: single ones, a part of a tile, two tiles
+                float *some = quantised_matmul(b, &tensor, x + r * N_IN, n);
+                if (memcmp(some, got + r * N_OUT, (size_t)(n * N_OUT) * sizeof *got) != 0)
+                    fail_msg("%s: rows %d to %d have other bits among %d than alone", label, r, r + n - 1, N_ROWS);
+                free(some);
+            }
+            free(got);
+            b->ops->destroy(b);
+        }
+        free(want), free((void *)(uintptr_t)tensor.data);
+    }
+    free(x);
+    reference->ops->destroy(reference);
+}
+
+/// What is not a finite number in an activation must not become one.
+static void test_quantised_poison(void **state) {
+    (void)state;
+    enum { N_ROWS = 40, N_OUT = 50, N_IN = 256 };
+    gguf_tensor tensor = random_blocks(quant_find(8), N_OUT, N_IN);
+    for (int i = 0; i < n_cpu_levels; i++) {
+        if (!cpu_levels[i]->supported()) continue;
+        backend *b = make_backend(cpu_levels[i]->name, 1);
+        for (int n = 1; n <= N_ROWS; n += N_ROWS - 1) {
+            float *x = random_floats(n * N_IN, 1.0f);
+            x[(n - 1) * N_IN + 200] = i % 2 ? NAN : -INFINITY;
+            float *got = quantised_matmul(b, &tensor, x, n);
+            for (int c = 0; c < N_OUT; c++) {
+                assert_true(!isfinite(got[(n - 1) * N_OUT + c]));
+                assert_true(n == 1 || isfinite(got[c]));
+            }
+            free(x), free(got);
+        }
+        b->ops->destroy(b);
+    }
+    free((void *)(uintptr_t)tensor.data);
 }
 
 static void test_unknown_level(void **state) {
@@ -565,7 +682,9 @@ int main(void) {
         cmocka_unit_test(test_project_extremes),
         cmocka_unit_test(test_project_minus_infinity),
         cmocka_unit_test(test_project_nan_part),
-        cmocka_unit_test(test_dequantize),
+        cmocka_unit_test(test_unpack),
+        cmocka_unit_test(test_quantised_matmul),
+        cmocka_unit_test(test_quantised_poison),
         cmocka_unit_test(test_unknown_level),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,110 @@
+/*
+ * cpu_product.c: products of a buffer's rows with a weight. A group of PACK_COLS weight rows is unpacked to the
+ * thread's scratch once (L2 keeps it) and multiplied with tile after tile of rows; threads share out groups, and runs
+ * of tiles where groups are few. Which thread does what never shows in a result.
+ */
+#include "cpu/cpu_impl.h"
+
+const cpu_product *cpu_choose_product(const cpu_backend *cpu, const cpu_kernels *kernels, const cpu_matrix *w) {
+    if (w->format->bits == 0 || !kernels->product_limbs) return kernels->product;
+    return cpu->fast ? kernels->product_fast : kernels->product_limbs;
+}
+
+size_t cpu_product_panel_bytes(const cpu_backend *cpu, const cpu_matrix *w) {
+    const cpu_product *product = cpu_choose_product(cpu, cpu->kernels, w);
+    return product->panel_bytes ? product->panel_bytes(w) : 0;
+}
+
+static const cpu_product *choose_limbs(const cpu_backend *cpu, const cpu_kernels *kernels) {
+    return cpu->fast ? kernels->product_fast : kernels->product_limbs;
+}
+
+static size_t tile_acts_bytes(const cpu_product *product, int n_features) {
+    return (product->acts_bytes(n_features) + 63) & ~(size_t)63;
+}
+
+size_t cpu_product_acts_bytes(const cpu_backend *cpu, int n_rows, int n_features) {
+    const cpu_kernels *tables[] = {cpu->kernels, cpu->kernels->single};
+    const int rows[] = {n_rows, MIN(n_rows, cpu->kernels->single_rows)};
+    size_t most = 0;
+    for (int i = 0; i < 2; i++) {
+        const cpu_product *product = tables[i] ? choose_limbs(cpu, tables[i]) : NULL;
+        if (!product) continue;
+        most = MAX(most, tile_acts_bytes(product, n_features) * (size_t)cpu_n_tiles(tables[i], rows[i]));
+    }
+    return most;
+}
+
+typedef struct prepare_job {
+    const cpu_product *product;
+    const backend_buffer *x;
+    uint8_t *acts;
+    size_t tile_bytes;
+} prepare_job;
+
+static void prepare_tile(void *context, int tile, int thread) {
+    (void)thread;
+    const prepare_job *job = context;
+    job->product->prepare(cpu_tile(job->x, tile), job->x->n_features, job->acts + (size_t)tile * job->tile_bytes);
+}
+
+const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const cpu_product *product,
+                             const backend_buffer *x, int n_rows, size_t *tile_bytes) {
+    ASSERT(x->bm == kernels->block_m);
+    if (!product->prepare) {
+        *tile_bytes = cpu_pad((size_t)x->n_features * (size_t)x->bm) * sizeof(float);
+        return x->data;
+    }
+    const int n_tiles = cpu_n_tiles(kernels, n_rows);
+    *tile_bytes = tile_acts_bytes(product, x->n_features);
+    if (cpu->acts_version == x->version && cpu->acts_product == product) return cpu->acts;
+    ASSERT(*tile_bytes * (size_t)n_tiles <= cpu->acts_bytes);
+    prepare_job job = {product, x, cpu->acts, *tile_bytes};
+    cpu_pool_run(cpu->pool, prepare_tile, &job, n_tiles);
+    cpu->acts_version = x->version;
+    cpu->acts_product = product;
+    return cpu->acts;
+}
+
+typedef struct matmul_job {
+    const cpu_backend *cpu;
+    const cpu_kernels *kernels;
+    const cpu_product *product;
+    const cpu_matrix *w;
+    const float *bias;
+    const uint8_t *acts;
+    size_t tile_bytes;
+    int n_tiles, chunk; // tiles in all, and of one item
+    backend_buffer *out;
+} matmul_job;
+
+static void matmul_item(void *context, int item, int thread) {
+    const matmul_job *job = context;
+    const int n_chunks = (job->n_tiles + job->chunk - 1) / job->chunk, group = item / n_chunks;
+    const int first = item % n_chunks * job->chunk, end = MIN(first + job->chunk, job->n_tiles);
+    const int col = group * PACK_COLS, n_cols = MIN(PACK_COLS, job->w->n_out - col);
+    void *panel = job->cpu->scratch[thread].panel;
+    if (job->product->unpack) job->product->unpack(job->w, group, panel);
+    for (int tile = first; tile < end; tile++) {
+        float *out = cpu_tile(job->out, tile) + (size_t)col * (size_t)job->out->bm;
+        job->product->multiply(job->w, group, panel, job->acts + (size_t)tile * job->tile_bytes, 0, n_cols, out);
+        if (job->bias) job->kernels->add_scalar(n_cols, out, job->bias + col);
+    }
+}
+
+void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
+                backend_buffer *out) {
+    ASSERT(x->n_features == w->n_in && out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
+    enum { ITEMS_PER_THREAD = 8, FEWEST_TILES = 4 }; // even shares, but unpacking is worth a few tiles
+    cpu_backend *cpu = cpu_of(b);
+    const cpu_kernels *kernels = cpu_kernels_for(cpu, n_rows);
+    matmul_job job = {.cpu = cpu, .kernels = kernels, .w = &w->matrix, .out = out};
+    job.bias = bias ? bias->vector : NULL;
+    job.product = cpu_choose_product(cpu, kernels, &w->matrix);
+    job.n_tiles = cpu_n_tiles(kernels, n_rows);
+    const int n_groups = cpu_matrix_groups(&w->matrix), wanted = b->n_threads * ITEMS_PER_THREAD;
+    job.chunk = MAX(MIN(FEWEST_TILES, job.n_tiles), job.n_tiles / ((wanted + n_groups - 1) / n_groups));
+    job.acts = cpu_prepare_acts(cpu, kernels, job.product, x, n_rows, &job.tile_bytes);
+    cpu_will_write(cpu, out, kernels);
+    cpu_pool_run(cpu->pool, matmul_item, &job, n_groups * ((job.n_tiles + job.chunk - 1) / job.chunk));
+}
