@@ -22,6 +22,8 @@ typedef struct backend_buffer backend_buffer; // [n_rows, n_features] f32 on the
 typedef struct backend_weight backend_weight; // [n_out, n_in] in a GGUF format, or a vector [n_out] f32
 typedef struct backend_kv backend_kv;         // keys and values of one layer: 2 x [n_kv_rows, n_head_kv * head_dim] f32
 
+enum { BACKEND_KV_BLOCK = 48 }; // a sequence whose kv_first is a multiple of it is quickest
+
 /// Rows first_row … first_row+n-1 of a batch are positions first_pos … of one sequence, whose key of position p is row
 /// kv_first + p of the KV cache.
 typedef struct batch_slice {

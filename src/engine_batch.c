@@ -3,8 +3,7 @@
 #include <string.h>
 
 enum {
-    KV_PAGE = 48,    // rows of a page: what a cut prompt may waste; sequences that start at multiples of the CPU's block
-                     // of keys are quicker
+    KV_PAGE = 16,    // rows of a page: what a cut prompt may waste, and how fine the search for a free run is
     AGE_DIVISOR = 4, // of the step, the part that goes by age
 };
 

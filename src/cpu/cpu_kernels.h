@@ -18,8 +18,8 @@
 
 enum {
     CPU_MAX_BLOCK_M = 32,
-    CPU_KEY_BLOCK = PACK_COLS, // keys of one attention step; absolute multiples, so that a row's sums never depend on
-                               // its batch
+    CPU_KEY_BLOCK = BACKEND_KV_BLOCK, // keys of one attention step; absolute multiples, so that a row's sums never
+                                      // depend on its batch
     CPU_CHAIN = 128, // k-steps whose products are summed before they join the rest: keeps rounding errors small, and a
                      // chain of a tile stays in L1 while all columns of a panel use it
 };
