@@ -116,11 +116,11 @@ static void put_summary(const enc_json *e, buffer *out) {
 static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
     size_t n = (size_t)request_of(e)->n_temperatures;
     buffer_puts(out, ",\"logsumexp\":");
-    json_floats(out, row->logsumexp, n);
+    json_floats(out, row->logsumexp, n, 1);
     buffer_puts(out, ",\"entropy\":");
-    json_floats(out, row->entropy, n);
+    json_floats(out, row->entropy, n, 1);
     buffer_puts(out, ",\"varentropy\":");
-    json_floats(out, row->varentropy, n);
+    json_floats(out, row->varentropy, n, 1);
     if (row->next_id < 0) {
         buffer_puts(out, ",\"next\":null");
         return;
@@ -130,31 +130,25 @@ static void put_stats(const enc_json *e, const logitd_row *row, buffer *out) {
     buffer_puts(out, ",\"rank\":");
     json_int(out, row->next_rank);
     buffer_puts(out, ",\"logprob\":");
-    json_floats(out, row->next_logprob, n);
+    json_floats(out, row->next_logprob, n, 1);
     buffer_puts(out, "}");
 }
 
 /// `[{"id":…,"text":…,"logprob":[…]},…]` of n entries; values [n_temperatures][n], or [n] for logits.
 static void put_entries(const enc_json *e, const int32_t *ids, const float *values, size_t n, buffer *out) {
     const logitd_request *r = request_of(e);
-    const char *key = r->values == LOGITD_LOGIT  ? ",\"logit\":"
-                      : r->values == LOGITD_PROB ? ",\"prob\":["
-                                                 : ",\"logprob\":[";
-    size_t key_len = strlen(key), n_temperatures = (size_t)r->n_temperatures;
+    const size_t n_temperatures = (size_t)r->n_temperatures;
+    char key[16];
+    const size_t key_len = (size_t)snprintf(key, sizeof key, ",\"%s\":", enc_values_name(e->source));
     buffer_append(out, "[", 1);
     for (size_t i = 0; i < n; i++) {
-        if (i) buffer_append(out, ",", 1);
-        buffer_append(out, "{", 1);
+        buffer_puts(out, i ? ",{" : "{");
         token_json_put(e->source->tokens, ids[i], out);
         buffer_append(out, key, key_len);
         if (r->values == LOGITD_LOGIT) {
             json_float(out, values[i]);
         } else {
-            for (size_t t = 0; t < n_temperatures; t++) {
-                if (t) buffer_append(out, ",", 1);
-                json_float(out, values[t * n + i]);
-            }
-            buffer_append(out, "]", 1);
+            json_floats(out, values + i, n_temperatures, n);
         }
         buffer_append(out, "}", 1);
     }
@@ -189,10 +183,7 @@ static void put_full_values(enc_json *e, const float *logits, size_t n_rows, siz
     logitd_row_values(e->source->job, e->iprompt, e->irow, (int)(e->ivalue / n_vocab), logits + column, n, values);
     if (e->ivalue == 0) buffer_puts(out, ",\"full\":[");
     buffer_puts(out, column ? "," : e->ivalue ? ",[" : "[");
-    for (size_t i = 0; i < n; i++) {
-        if (i) buffer_append(out, ",", 1);
-        json_float(out, values[i]);
-    }
+    json_float_items(out, values, n, 1);
     e->ivalue += n;
     if (column + n == n_vocab) buffer_puts(out, "]");
     if (e->ivalue == n_rows * n_vocab) buffer_puts(out, "]");

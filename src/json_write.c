@@ -96,16 +96,20 @@ void json_double(buffer *out, double value) {
     if (buffer_reserve(out, DOUBLE_TEXT_BYTES)) grew(out, double_text(value, out->data + out->len));
 }
 
-void json_floats(buffer *out, const float *values, size_t n) {
-    if (!buffer_reserve(out, 2 + n * (FLOAT_TEXT_BYTES + 1))) return;
+void json_float_items(buffer *out, const float *values, size_t n, size_t stride) {
+    if (!buffer_reserve(out, n * (FLOAT_TEXT_BYTES + 1))) return;
     char *p = out->data + out->len;
-    *p++ = '[';
     for (size_t i = 0; i < n; i++) {
         if (i) *p++ = ',';
-        p += float_text(values[i], p);
+        p += float_text(values[i * stride], p);
     }
-    *p++ = ']';
     grew(out, (size_t)(p - (out->data + out->len)));
+}
+
+void json_floats(buffer *out, const float *values, size_t n, size_t stride) {
+    buffer_append(out, "[", 1);
+    json_float_items(out, values, n, stride);
+    buffer_append(out, "]", 1);
 }
 
 void json_bytes(buffer *out, const uint8_t *bytes, size_t n) {

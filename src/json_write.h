@@ -13,10 +13,12 @@ void json_string(buffer *out, const void *text, size_t n);
 /// The same of a C string; NULL gives null.
 void json_cstring(buffer *out, const char *text);
 void json_int(buffer *out, int64_t value);
-void json_float(buffer *out, float value);                    // null for NaN and infinities
-void json_double(buffer *out, double value);                  // null for NaN and infinities
-void json_floats(buffer *out, const float *values, size_t n); // [v,v,…]
-void json_bytes(buffer *out, const uint8_t *bytes, size_t n); // [84,104,101]
+void json_float(buffer *out, float value);   // null for NaN and infinities
+void json_double(buffer *out, double value); // null for NaN and infinities
+/// [v,v,…] of values[0], values[stride], …
+void json_floats(buffer *out, const float *values, size_t n, size_t stride);
+void json_float_items(buffer *out, const float *values, size_t n, size_t stride); // v,v,…
+void json_bytes(buffer *out, const uint8_t *bytes, size_t n);                     // [84,104,101]
 static inline void json_bool(buffer *out, bool value) {
     buffer_puts(out, value ? "true" : "false");
 }

@@ -528,7 +528,8 @@ static void test_project_nan_part(void **state) {
 
 // ------------------------------------------------------------------------------------------------ quantised weights
 
-/// Rows of blocks (or plain numbers) with random bits, but halves and floats below 2: their high bytes are the odd ones.
+/// Rows of blocks (or plain numbers) with random bits, but halves and floats below 2: their high bytes are the odd
+/// ones.
 static gguf_tensor random_blocks(const quant_type *type, int n_out, int n_in) {
     const size_t n_bytes = (size_t)(n_out * (n_in / type->block_weights)) * (size_t)type->block_bytes;
     uint8_t *blocks = malloc(n_bytes);
