@@ -6,10 +6,15 @@ static const struct {
     int http_status;
     const char *type, *code;
 } kinds[] = {
-    {400, "invalid_request", "bad_request"}, {401, "authentication", "bad_key"},
-    {404, "not_found", "unknown_path"},      {405, "invalid_request", "method_not_allowed"},
-    {413, "invalid_request", "too_large"},   {415, "invalid_request", "unsupported_media_type"},
-    {429, "busy", "too_many_requests"},      {503, "busy", "unavailable"},
+    {400, "invalid_request", "bad_request"},
+    {401, "authentication", "bad_key"},
+    {403, "forbidden", "bad_host"},
+    {404, "not_found", "unknown_path"},
+    {405, "invalid_request", "method_not_allowed"},
+    {413, "invalid_request", "too_large"},
+    {415, "invalid_request", "unsupported_media_type"},
+    {429, "busy", "too_many_requests"},
+    {503, "busy", "unavailable"},
     {500, "server_error", "internal"}, // last: what is not in the table
 };
 

@@ -15,7 +15,8 @@ const char options_engine_help[] =
     "  --ctx N               longest prompt in tokens (default: the model's context, at most 8192)\n"
     "  --batch-tokens N      tokens of one batch (default 512)\n"
     "  --kv-tokens N         tokens that the KV cache holds (default: one context and four batches)\n"
-    "  --log-level L         error, warn, info or debug (default info)\n";
+    "  --log-level L         error, warn, info or debug (default info)\n"
+    "  --log-format F        text or json: an object a line, on stderr (default text)\n";
 
 bool options_int(const char *name, const char *text, long min, long max, int *out) {
     char *end;
@@ -38,6 +39,13 @@ static int read_log_level(const char *text) {
         return 0;
     }
     fprintf(stderr, "logitd: --log-level is \"%s\"; it must be error, warn, info or debug\n", text);
+    return 2;
+}
+
+static int read_log_format(const char *text) {
+    log_as_json = strcmp(text, "json") == 0;
+    if (log_as_json || strcmp(text, "text") == 0) return 0;
+    fprintf(stderr, "logitd: --log-format is \"%s\"; it must be text or json\n", text);
     return 2;
 }
 
@@ -65,6 +73,8 @@ int options_engine(int option, const char *value, logitd_options *out) {
         return options_int("kv-tokens", value, 1, LIMIT_KV_TOKENS, &out->kv_tokens) ? 0 : 2;
     case 'l':
         return read_log_level(value);
+    case 'f':
+        return read_log_format(value);
     default:
         return 1;
     }

@@ -3,7 +3,7 @@
  * SIGINT.
  *
  * The first signal drains: accepted requests are answered, new ones get 503, then the process ends with 0. A second
- * signal, or --drain-seconds, cancels what is left.
+ * signal, or --drain-seconds, cancels what is left. SIGHUP reads the file of keys again.
  */
 #include "commands.h"
 #include "limits.h"
@@ -15,13 +15,25 @@
 #define DRAIN_S 60 // unless --drain-seconds says otherwise; systemd sends SIGKILL after 90 s
 #define CUT_S   2  // for the last replies, which say that the request was cancelled
 
-enum { OPTION_HOST = 256, OPTION_PORT, OPTION_DRAIN, OPTION_HELP, OPTION_LIMIT }; // OPTION_LIMIT + i: limit_rows[i]
+enum {
+    OPTION_HOST = 256,
+    OPTION_PORT,
+    OPTION_DRAIN,
+    OPTION_KEYS,
+    OPTION_ORIGIN,
+    OPTION_ALLOW_HOST,
+    OPTION_HELP,
+    OPTION_LIMIT
+}; // OPTION_LIMIT + i: limit_rows[i]
 
 static const struct option long_options[] = {
     ENGINE_OPTIONS,
     {"host", required_argument, NULL, OPTION_HOST},
     {"port", required_argument, NULL, OPTION_PORT},
     {"drain-seconds", required_argument, NULL, OPTION_DRAIN},
+    {"api-keys", required_argument, NULL, OPTION_KEYS},
+    {"allow-origin", required_argument, NULL, OPTION_ORIGIN},
+    {"allow-host", required_argument, NULL, OPTION_ALLOW_HOST},
     {"help", no_argument, NULL, OPTION_HELP},
 #define LIMIT_OPTION(name, flag, initial, least, most, what)                                                           \
     {flag, required_argument, NULL, OPTION_LIMIT + LIMIT_INDEX(name)},
@@ -31,12 +43,16 @@ static const struct option long_options[] = {
 };
 
 static void print_help(void) {
-    printf("logitd serve --model M.gguf [OPTIONS]: answers POST /distribution over HTTP\n\n"
-           "  --host H              address to listen on (default 127.0.0.1)\n"
-           "  --port N              port; 0 picks a free one (default 8080)\n"
-           "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n%s"
-           "\nLimits, all integers, with their defaults; GET /model shows them:\n",
-           DRAIN_S, options_engine_help);
+    printf(
+        "logitd serve --model M.gguf [OPTIONS]: answers POST /distribution over HTTP\n\n"
+        "  --host H              address to listen on (default 127.0.0.1)\n"
+        "  --port N              port; 0 picks a free one (default 8080)\n"
+        "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n"
+        "  --api-keys FILE       lines of \"name key\"; all but / and /health need a key then; SIGHUP reads it again\n"
+        "  --allow-origin O      let pages of this origin ask (CORS), \"*\": of any; may be repeated\n"
+        "  --allow-host NAME     a name besides localhost that a server on loopback answers to; may be repeated\n%s"
+        "\nLimits, all integers, with their defaults; GET /model shows them:\n",
+        DRAIN_S, options_engine_help);
     for (int i = 0; i < n_limit_rows; i++) {
         const limit_row *row = &limit_rows[i];
         printf("  --%-25s %s (%lld)\n", row->flag, row->what, (long long)row->initial);
@@ -51,34 +67,81 @@ static bool read_limit(const limit_row *row, const char *text) {
     return false;
 }
 
+static bool add_name(const char *option, const char *name, const char **list, int *n) {
+    if (*n < GATE_NAMES_MAX) {
+        list[(*n)++] = name;
+        return true;
+    }
+    fprintf(stderr, "logitd: --%s is given more than %d times\n", option, GATE_NAMES_MAX);
+    return false;
+}
+
+typedef struct serve_options {
+    logitd_options engine;
+    http_options http;
+    gate_options gate;
+    int drain_s;
+} serve_options;
+
+static bool read_server_option(int option, serve_options *out) {
+    gate_options *g = &out->gate;
+    switch (option) {
+    case OPTION_HOST:
+        out->http.host = optarg;
+        return true;
+    case OPTION_PORT:
+        return options_int("port", optarg, 0, 65535, &out->http.port);
+    case OPTION_DRAIN:
+        return options_int("drain-seconds", optarg, 0, 86400, &out->drain_s);
+    case OPTION_KEYS:
+        g->keys_path = optarg;
+        return true;
+    case OPTION_ORIGIN:
+        return add_name("allow-origin", optarg, g->origins, &g->n_origins);
+    case OPTION_ALLOW_HOST:
+        return add_name("allow-host", optarg, g->hosts, &g->n_hosts);
+    default:
+        return option < OPTION_LIMIT || read_limit(&limit_rows[option - OPTION_LIMIT], optarg);
+    }
+}
+
 /// -1: go on; else the exit status.
-static int read_options(int argc, char **argv, logitd_options *engine, http_options *http, int *drain_s) {
+static int read_options(int argc, char **argv, serve_options *out) {
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
         if (option == '?' || option == ':') return options_wrong("serve", option, argv);
-        if (options_engine(option, optarg, engine) == 2) return 2;
-        if (option == OPTION_HOST) http->host = optarg;
-        if (option == OPTION_PORT && !options_int("port", optarg, 0, 65535, &http->port)) return 2;
-        if (option == OPTION_DRAIN && !options_int("drain-seconds", optarg, 0, 86400, drain_s)) return 2;
-        if (option >= OPTION_LIMIT && !read_limit(&limit_rows[option - OPTION_LIMIT], optarg)) return 2;
+        if (options_engine(option, optarg, &out->engine) == 2 || !read_server_option(option, out)) return 2;
         if (option == OPTION_HELP) {
             print_help();
             return 0;
         }
     }
     if (optind < argc) return options_wrong("serve", 0, argv);
-    if (engine->model_path) return -1;
+    if (out->engine.model_path) return -1;
     fputs("logitd serve: --model M.gguf is missing; see logitd serve --help\n", stderr);
     return 2;
 }
 
-static sigset_t ending_signals(void) {
+static sigset_t signal_set(bool with_hangup) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    if (with_hangup) sigaddset(&set, SIGHUP);
     return set;
+}
+
+/// Until SIGTERM or SIGINT; reads the keys again at SIGHUP.
+static void wait_for_the_end(gate *g) {
+    const sigset_t all = signal_set(true);
+    int number = 0;
+    while (sigwait(&all, &number) != 0 || number == SIGHUP) {
+        logitd_error err = {0};
+        if (number == SIGHUP && gate_reload(g, &err))
+            log_line(LOG_ERROR, "SIGHUP: %s; the keys stay as they were", err.message);
+    }
+    log_line(LOG_INFO, "%s: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
 /// Until no request is in flight: true. False at a signal or after `seconds`. Looks every 20 ms, only at the end.
@@ -99,54 +162,58 @@ static void drain(http_server *http, sched *scheduler, int drain_s, const sigset
     if (!drained) wait_for_requests(http, CUT_S, signals);
 }
 
-static logitd_status serve(logitd_engine *engine, const http_options *options, int drain_s, logitd_error *err) {
-    sigset_t signals = ending_signals();
+/// Serves until a signal ends it, with everything that it needs made.
+static logitd_status listen_and_wait(service *shared, const serve_options *options, logitd_error *err) {
+    http_options http = options->http;
+    http.routes = routes;
+    http.n_routes = n_routes;
+    http.context = shared;
+    http.admit = service_admit;
+    http_server *server;
+    logitd_status status = http_server_create(&http, &server, err);
+    if (status) return status;
+    printf("listening on %s\n", http_server_url(server));
+    fflush(stdout);
+    wait_for_the_end(shared->gate);
+    const sigset_t ending = signal_set(false);
+    drain(server, shared->sched, options->drain_s, &ending);
+    http_server_free(server);
+    return LOGITD_OK;
+}
+
+static logitd_status serve(logitd_engine *engine, const serve_options *options, logitd_error *err) {
     sched *scheduler;
     service shared = {0};
-    http_server *http = NULL;
     logitd_status status = sched_create(&(sched_options){.engine = engine}, &scheduler, err);
     if (status) return status;
     status = service_init(&shared, engine, scheduler, err);
-    http_options with_routes = *options;
-    with_routes.routes = routes;
-    with_routes.n_routes = n_routes;
-    with_routes.context = &shared;
+    if (!status) status = gate_create(&options->gate, &shared.gate, err);
     if (!status) {
         shared.memory = memory_plan_make(logitd_model(engine));
         status = memory_plan_enforce(&shared.memory, err);
     }
-    if (!status) status = http_server_create(&with_routes, &http, err);
-    if (!status) {
-        printf("listening on %s\n", http_server_url(http));
-        fflush(stdout);
-        int signal_number;
-        sigwait(&signals, &signal_number);
-        log_line(LOG_INFO, "%s: draining", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
-        drain(http, scheduler, drain_s, &signals);
-        http_server_free(http);
-    }
+    if (!status) status = listen_and_wait(&shared, options, err);
+    gate_free(shared.gate);
     sched_free(scheduler);
     service_end(&shared);
     return status;
 }
 
 int cmd_serve(int argc, char **argv) {
-    logitd_options options = {0};
-    http_options http = {.port = 8080};
-    int drain_s = DRAIN_S;
-    int exit_status = read_options(argc, argv, &options, &http, &drain_s);
+    serve_options options = {.http = {.port = 8080}, .drain_s = DRAIN_S};
+    int exit_status = read_options(argc, argv, &options);
     if (exit_status >= 0) return exit_status;
-    sigset_t signals = ending_signals();
-    pthread_sigmask(SIG_BLOCK, &signals,
-                    NULL); // before any thread starts, the engine's included: only sigwait takes them
+    const sigset_t signals = signal_set(true);
+    // before any thread starts, the engine's included: only sigwait takes them
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    logitd_engine *engine = options_open(&options);
+    logitd_engine *engine = options_open(&options.engine);
     if (!engine) return 1;
     const logitd_model_info *m = logitd_model(engine);
     log_line(LOG_INFO, "%s: %s, %d tokens of vocabulary, context %d, %s %s %s, %d threads", m->name, m->architecture,
              m->n_vocab, m->n_ctx, m->backend, m->kernel, m->precision, m->n_threads);
     logitd_error err = {0};
-    logitd_status status = serve(engine, &http, drain_s, &err);
+    logitd_status status = serve(engine, &options, &err);
     logitd_close(engine);
     if (status) fprintf(stderr, "logitd: %s\n", err.message);
     return status ? 1 : 0;

@@ -19,8 +19,9 @@ int cmd_info(int argc, char **argv);
     {"model", required_argument, NULL, 'm'}, {"backend", required_argument, NULL, 'b'},                                \
         {"precision", required_argument, NULL, 'P'}, {"threads", required_argument, NULL, 't'},                        \
         {"cpu", required_argument, NULL, 'C'}, {"ctx", required_argument, NULL, 'c'},                                  \
-        {"batch-tokens", required_argument, NULL, 'B'}, {"kv-tokens", required_argument, NULL, 'K'}, {                 \
-        "log-level", required_argument, NULL, 'l'                                                                      \
+        {"batch-tokens", required_argument, NULL, 'B'}, {"kv-tokens", required_argument, NULL, 'K'},                   \
+        {"log-level", required_argument, NULL, 'l'}, {                                                                 \
+        "log-format", required_argument, NULL, 'f'                                                                     \
     }
 
 extern const char options_engine_help[];

@@ -7,6 +7,7 @@
  * exchange's mutex, then libmicrohttpd's.
  */
 #include "http_server.h"
+#include "access_log.h"
 #include "api_error.h"
 #include "http_coding.h"
 #include "http_conns.h"
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +42,7 @@ typedef struct exchange {
     bool ended, aborted; // of pull
     coder *coder;        // of a compressed reply, else NULL
     buffer coded;        // what it made of x.reply
+    buffer headers;      // of the reply, added by handlers: name NUL value NUL …
     bool begun;          // x.reply as the handler left it is on its way
 } exchange;
 
@@ -48,6 +51,7 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd; // libmicrohttpd's once the daemon runs
     char url[128];
+    bool on_loopback;
     http_conns *conns;
     pthread_mutex_t mutex;
     exchange *exchanges;
@@ -123,7 +127,9 @@ static exchange *exchange_create(http_server *s, struct MHD_Connection *connecti
     e->server = s;
     e->connection = connection;
     e->conn = conn;
-    e->x.client = http_conn_client(conn);
+    snprintf(e->x.client, sizeof e->x.client, "%s", http_conn_client(conn));
+    request_id_choose(MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Request-Id"), e->x.request_id);
+    e->x.on_loopback = s->on_loopback;
     e->x.context = s->options.context;
     e->x.method = method; // libmicrohttpd keeps both while the request lives
     e->x.path = path;
@@ -140,21 +146,6 @@ static exchange *exchange_create(http_server *s, struct MHD_Connection *connecti
     return e;
 }
 
-static void log_request(const exchange *e) {
-    if (log_threshold < LOG_INFO) return;
-    char path[128]; // decoded by libmicrohttpd: may hold line breaks
-    size_t n = 0;
-    for (; e->x.path[n] && n + 1 < sizeof path; n++) {
-        uint8_t c = (uint8_t)e->x.path[n];
-        path[n] = c > ' ' && c < 0x7F ? (char)c : '?';
-    }
-    path[n] = '\0';
-    char tokens[40] = "";
-    if (e->x.n_tokens) snprintf(tokens, sizeof tokens, " %lld tokens", (long long)e->x.n_tokens);
-    log_line(LOG_INFO, "%.16s %s %d %.1f ms%s%s", e->x.method, path, e->x.status,
-             (double)(clock_us() - e->x.start_us) / 1000, tokens, e->aborted ? " (cut)" : "");
-}
-
 /// libmicrohttpd's last word about a request; the socket is still open.
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code) {
@@ -164,7 +155,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (!e) return;
     *con_cls = NULL;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) e->aborted = true;
-    log_request(e);
+    access_log_write(&e->x, e->aborted);
+    if (s->options.observe) s->options.observe(&e->x, e->aborted);
     http_conn_expect(e->conn, EXPECT_HEADERS, 0);
     pthread_mutex_lock(&s->mutex);
     *e->prev = e->next;
@@ -176,6 +168,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     pthread_mutex_unlock(&s->mutex);
     buffer_free(&e->x.body);
     buffer_free(&e->x.reply);
+    buffer_free(&e->headers);
     buffer_free(&e->coded);
     coder_free(e->coder);
     pthread_mutex_destroy(&e->mutex);
@@ -187,12 +180,13 @@ const char *http_header(const http_exchange *x, const char *name) {
 }
 
 const char *http_query(const http_exchange *x, const char *name) {
-    const struct MHD_Connection *connection = ((const exchange *)x)->connection;
-    const char *value = NULL;
-    size_t n = 0;
-    bool there = MHD_lookup_connection_value_n((struct MHD_Connection *)connection, MHD_GET_ARGUMENT_KIND, name,
-                                               strlen(name), &value, &n) == MHD_YES;
-    return there && !value ? "" : value;
+    return MHD_lookup_connection_value(((const exchange *)x)->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+void http_add_header(http_exchange *x, const char *name, const char *value) {
+    exchange *e = (exchange *)x;
+    buffer_append(&e->headers, name, strlen(name) + 1);
+    buffer_append(&e->headers, value, strlen(value) + 1);
 }
 
 http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...) {
@@ -245,6 +239,7 @@ static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
             size_t n = MIN(max, piece->len - e->n_sent);
             memcpy(out, piece->data + e->n_sent, n);
             e->n_sent += n;
+            e->x.n_reply_bytes += n;
             return (ssize_t)n;
         }
         if (e->ended) return e->aborted ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
@@ -267,6 +262,12 @@ static void add_headers(const exchange *e, struct MHD_Response *response) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding");
     if (e->x.status == 503 || e->x.status == 429) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    MHD_add_response_header(response, "X-Request-Id", e->x.request_id);
+    for (size_t i = 0; i < e->headers.len && !e->headers.failed;) {
+        const char *name = e->headers.data + i, *value = name + strlen(name) + 1;
+        MHD_add_response_header(response, name, value);
+        i += strlen(name) + strlen(value) + 2;
+    }
     if (http_conn_crowd(e->conn))
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close"); // it makes room
     if (e->x.status != 405) return;
@@ -293,6 +294,7 @@ static enum MHD_Result queue_reply(exchange *e) {
                             : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (!response) return MHD_NO;
     http_conn_expect(e->conn, EXPECT_READING, x->pull || e->coder ? 0 : x->reply.len);
+    if (!x->pull && !e->coder) x->n_reply_bytes = x->reply.len;
     if (e->coder) MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
     add_headers(e, response);
     enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
@@ -325,41 +327,60 @@ static void refuse_for_memory(exchange *e) {
     http_fail(&e->x, 503, "", "the requests in flight hold the memory there is for them; try again in a second");
 }
 
+static void refuse_crowd(exchange *e, http_crowd crowd) {
+    http_fail(&e->x, crowd == CROWD_CLIENT ? 429 : 503, "",
+              "there are too many connections; at most %lld are open at once, and %lld of one client",
+              (long long)limits.connections, (long long)limits.connections_per_client);
+}
+
+/// The route of method and path, or NULL.
+static const http_route *find_route(const exchange *e, const char *method, bool *path_known) {
+    const http_options *o = &e->server->options;
+    *path_known = false;
+    for (size_t i = 0; i < o->n_routes; i++) {
+        if (strcmp(o->routes[i].path, e->x.path) != 0) continue;
+        *path_known = true;
+        if (strcmp(o->routes[i].method, method) == 0) return &o->routes[i];
+    }
+    return NULL;
+}
+
+/// Refuses a body for what its headers say of it. True: refused.
+static bool refuse_body(exchange *e) {
+    const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
+    const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
+    if (n_bytes > (uint64_t)limits.body_bytes) {
+        refuse_too_large(e, n_bytes, "");
+    } else if (mem_is_scarce()) {
+        refuse_for_memory(e);
+    } else if (!is_json_type(type)) {
+        http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
+                  type ? type : "missing");
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /// Finds the route; without one, or with headers that rule the request out, the reply is the error.
 static void route_request(exchange *e) {
     const http_options *o = &e->server->options;
     const char *wanted = strcmp(e->x.method, "HEAD") == 0 ? "GET" : e->x.method;
-    bool path_known = false;
+    bool path_known;
     http_crowd crowd = http_conn_crowd(e->conn);
+    const http_route *route = find_route(e, wanted, &path_known);
     if (crowd) {
-        http_fail(&e->x, crowd == CROWD_CLIENT ? 429 : 503, "",
-                  "there are too many connections; at most %lld are open at once, and %lld of one client",
-                  (long long)limits.connections, (long long)limits.connections_per_client);
+        refuse_crowd(e, crowd);
+    } else if (o->admit && !o->admit(&e->x, route)) {
         return;
-    }
-    for (size_t i = 0; i < o->n_routes && !e->route; i++) {
-        if (strcmp(o->routes[i].path, e->x.path) != 0) continue;
-        path_known = true;
-        if (strcmp(o->routes[i].method, wanted) == 0) e->route = &o->routes[i];
-    }
-    if (!path_known) {
+    } else if (!path_known) {
         http_fail(&e->x, 404, "", "there is nothing at %.200s", e->x.path);
-    } else if (!e->route) {
+    } else if (!route) {
         http_fail(&e->x, 405, "", "%.200s does not take %.20s; the Allow header has what it takes", e->x.path,
                   e->x.method);
-    } else if (strcmp(wanted, "POST") == 0) {
-        const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
-        const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
-        uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
-        if (n_bytes > (uint64_t)limits.body_bytes) {
-            refuse_too_large(e, n_bytes, "");
-        } else if (mem_is_scarce()) {
-            refuse_for_memory(e);
-        } else if (!is_json_type(type)) {
-            e->route = NULL;
-            http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
-                      type ? type : "missing");
-        }
+    } else if (strcmp(wanted, "GET") == 0 || !refuse_body(e)) {
+        e->route = route;
     }
 }
 
@@ -442,6 +463,21 @@ static void on_mhd_log(void *cls, const char *format, va_list args) {
     log_line(LOG_DEBUG, "libmicrohttpd: %s", line);
 }
 
+/// Whether the listening socket is for this machine alone.
+static bool listens_on_loopback(int fd) {
+    struct sockaddr_storage address = {0};
+    socklen_t n = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &n) != 0) return false;
+    if (address.ss_family == AF_INET6) {
+        struct sockaddr_in6 v6;
+        memcpy(&v6, &address, sizeof v6);
+        return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
+    }
+    struct sockaddr_in v4;
+    memcpy(&v4, &address, sizeof v4);
+    return address.ss_family == AF_INET && ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
 static void write_url(http_server *s) {
     struct sockaddr_storage address;
     socklen_t n = sizeof address;
@@ -466,6 +502,7 @@ static logitd_status open_socket(http_server *s, logitd_error *err) {
     int why = errno;
     freeaddrinfo(found);
     s->listen_fd = fd;
+    s->on_loopback = listening && listens_on_loopback(fd);
     if (listening) return LOGITD_OK;
     return error_set(err, LOGITD_EIO, "cannot listen on %s port %d: %s; choose another with --host and --port", host,
                      s->options.port, strerror(why));

@@ -25,6 +25,9 @@
 typedef struct http_server http_server;
 typedef struct http_exchange http_exchange;
 
+#define HTTP_CLIENT_BYTES     64
+#define HTTP_REQUEST_ID_BYTES 65
+
 typedef enum http_step {
     HTTP_DONE = 0, // handler: the reply is filled in; pull: that was the last piece
     HTTP_WAIT,     // nothing to do until http_wake
@@ -37,8 +40,10 @@ struct http_exchange {
     void *context;      // of the server
     const char *method; // "GET", "POST", "HEAD"
     const char *path;
-    const char *client; // whose connection it is, for limits: an address
-    buffer body;        // data[len] is '\0'; empty for GET
+    char client[HTTP_CLIENT_BYTES];         // for limits: an address, until a key says better
+    char request_id[HTTP_REQUEST_ID_BYTES]; // of the log, echoed as X-Request-Id
+    bool on_loopback;                       // the server listens on a loopback address
+    buffer body;                            // data[len] is '\0'; empty for GET
     int64_t start_us;
 
     // The reply, by the handler.
@@ -53,12 +58,14 @@ struct http_exchange {
     void (*client_left)(http_exchange *x); // any thread, at most once, never after finish; must be short
     void (*finish)(http_exchange *x);      // an HTTP thread
     int64_t n_tokens;                      // for the log line; 0: none
+    uint64_t n_reply_bytes;                // sent, for the log line
 };
 
 typedef struct http_route {
     const char *method; // "GET" (serves HEAD too) or "POST" (takes JSON)
     const char *path;
     http_step (*handle)(http_exchange *x);
+    bool open; // needs no key
 } http_route;
 
 typedef struct http_options {
@@ -67,6 +74,11 @@ typedef struct http_options {
     const http_route *routes;
     size_t n_routes;
     void *context; // for the handlers
+    /// Before a route's handler, as soon as the headers are there; `route` is NULL where no route fits. False: the
+    /// reply is filled in.
+    bool (*admit)(http_exchange *x, const http_route *route);
+    /// When a request has ended, before finish; `cut`: its reply did not get through whole.
+    void (*observe)(const http_exchange *x, bool cut);
 } http_options;
 
 /// Listens and serves until http_server_free. EIO: the address cannot be had.
@@ -80,6 +92,8 @@ void http_server_free(http_server *s);
 
 /// A request header, or NULL. In an HTTP thread.
 const char *http_header(const http_exchange *x, const char *name);
+/// Adds a header to the reply. Both strings are copied; `name` is a token, `value` has no line break.
+void http_add_header(http_exchange *x, const char *name, const char *value);
 /// A parameter of the path's query, or NULL; "" when it has no value. In an HTTP thread.
 const char *http_query(const http_exchange *x, const char *name);
 /// Lets a sleeping exchange go on; kept for its next HTTP_WAIT if it is awake. Any thread, until finish.

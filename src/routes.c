@@ -25,10 +25,15 @@ static http_step handle_health(http_exchange *x) {
         status = "draining";
         why = "the server is shutting down and takes no new requests";
     }
-    bool ok = strcmp(status, "ok") == 0;
+    const bool alive = strcmp(status, "failed") != 0, ready = strcmp(status, "ok") == 0;
+    const char *probe = http_query(x, "probe");
+    if (probe && strcmp(probe, "alive") != 0 && strcmp(probe, "ready") != 0)
+        return http_fail(x, 400, "probe", "probe is %.20s; it must be alive or ready", probe);
+    const bool ok = probe && strcmp(probe, "alive") == 0 ? alive : ready;
     sched_stats n = sched_read_stats(s->sched);
     x->status = ok ? 200 : 503;
-    buffer_printf(&x->reply, "{\"status\":\"%s\",", status);
+    buffer_printf(&x->reply, "{\"status\":\"%s\",\"alive\":%s,\"ready\":%s,", status, alive ? "true" : "false",
+                  ready ? "true" : "false");
     if (!ok) {
         api_error_write(&x->reply, x->status, "", why);
         buffer_puts(&x->reply, ",");
@@ -249,17 +254,22 @@ static http_step handle_home(http_exchange *x) {
 }
 
 const http_route routes[] = {
-    {"POST", "/distribution", handle_distribution},
-    {"POST", "/tokenize", handle_tokenize},
-    {"POST", "/detokenize", handle_detokenize},
-    {"GET", "/model", handle_model},
-    {"GET", "/health", handle_health},
-    {"GET", "/", handle_home},
-    {"GET", "/vocab", handle_vocab},
-    {"GET", "/metrics", handle_absent},
-    {"GET", "/openapi.json", handle_absent},
+    {"POST", "/distribution", handle_distribution, false},
+    {"POST", "/tokenize", handle_tokenize, false},
+    {"POST", "/detokenize", handle_detokenize, false},
+    {"GET", "/model", handle_model, false},
+    {"GET", "/health", handle_health, true},
+    {"GET", "/", handle_home, true},
+    {"GET", "/vocab", handle_vocab, false},
+    {"GET", "/metrics", handle_absent, false},
+    {"GET", "/openapi.json", handle_absent, true},
 };
 const size_t n_routes = ARRAY_LEN(routes);
+
+bool service_admit(http_exchange *x, const http_route *route) {
+    const service *s = x->context;
+    return gate_admit(s->gate, x, route && route->open);
+}
 
 logitd_status service_init(service *s, const logitd_engine *engine, sched *scheduler, logitd_error *err) {
     *s = (service){.engine = engine, .sched = scheduler, .start_us = clock_us()};

@@ -5,6 +5,7 @@
 #define ROUTES_H
 
 #include "enc_reply.h"
+#include "gate.h"
 #include "http_server.h"
 #include "memory_plan.h"
 #include "sched.h"
@@ -14,6 +15,7 @@ typedef struct service {
     sched *sched;
     token_json *tokens;
     int64_t start_us;
+    gate *gate; // made and freed by the owner of the service
     memory_plan memory;
     char id_prefix[24]; // of reply ids: random once, so that ids of two servers differ
 } service;
@@ -25,6 +27,9 @@ void service_end(service *s);
 /// The table; its handlers expect a service as their context.
 extern const http_route routes[];
 extern const size_t n_routes;
+
+/// Lets requests in, or fills in why not: http_options.admit.
+bool service_admit(http_exchange *x, const http_route *route);
 
 /// POST /distribution (routes_distribution.c).
 http_step handle_distribution(http_exchange *x);

@@ -338,23 +338,54 @@ int64_t clock_us(void) {
 }
 
 log_level log_threshold = LOG_INFO;
+bool log_as_json;
+
+/// The inside of a JSON string: what a log line holds is UTF-8, or was cut within a character.
+static void escape(const char *text, char *out, size_t size) {
+    size_t n = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c && n + 8 < size; c++) {
+        if (*c == '"' || *c == '\\') {
+            out[n++] = '\\';
+            out[n++] = (char)*c;
+        } else if (*c < ' ') {
+            n += (size_t)snprintf(out + n, 8, "\\u%04x", *c);
+        } else {
+            out[n++] = (char)*c;
+        }
+    }
+    out[whole_chars(out, n)] = '\0';
+}
+
+void log_members(log_level level, const char *text, const char *members) {
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    if (level > log_threshold) return;
+    struct timespec now;
+    struct tm fields;
+    char date[32];
+    clock_gettime(CLOCK_REALTIME, &now);
+    // one call each, so that lines of several threads do not mix
+    if (log_as_json) {
+        char escaped[2048];
+        gmtime_r(&now.tv_sec, &fields);
+        strftime(date, sizeof date, "%FT%T", &fields);
+        escape(text, escaped, sizeof escaped);
+        fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"message\":\"%s\"%s%s}\n", date,
+                now.tv_nsec / 1000000, names[level], escaped, *members ? "," : "", members);
+        return;
+    }
+    localtime_r(&now.tv_sec, &fields);
+    strftime(date, sizeof date, "%F %T", &fields);
+    fprintf(stderr, "%s.%03ld %s: %s\n", date, now.tv_nsec / 1000000, names[level], text);
+}
 
 void log_line(log_level level, const char *format, ...) {
-    static const char *const names[] = {"error", "warning", "info", "debug"};
     if (level > log_threshold) return;
     char text[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    struct timespec now;
-    struct tm local;
-    clock_gettime(CLOCK_REALTIME, &now);
-    localtime_r(&now.tv_sec, &local);
-    char date[32];
-    strftime(date, sizeof date, "%F %T", &local);
-    // one call, so that lines of several threads do not mix
-    fprintf(stderr, "%s.%03ld %s: %s\n", date, now.tv_nsec / 1000000, names[level], text);
+    log_members(level, text, "");
 }
 
 // ------------------------------------------------------------------------------------------------- the machine

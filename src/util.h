@@ -98,8 +98,11 @@ void utf8_append_lossy(buffer *out, const void *bytes, size_t n);
 int64_t clock_us(void); // monotonic
 typedef enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } log_level;
 extern log_level log_threshold; // set once at start
+extern bool log_as_json;        // set once at start: lines are objects of "time", "level", "message", …
 /// One line on stderr: time, level, text.
 void log_line(log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/// The same of a text; as JSON with further members (`"a":1,"b":"c"`), as text without them.
+void log_members(log_level level, const char *text, const char *members);
 
 /// SHA-256 of a block of memory as 64 lower-case hex digits and a NUL.
 void sha256_hex(const void *data, size_t n, char out[65]);

@@ -39,7 +39,7 @@ def connect(server):
 
 def request_bytes(body, path="/distribution", extra=""):
     body = json.dumps(body).encode() if not isinstance(body, bytes) else body
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
@@ -237,7 +237,7 @@ def test_draining_has_a_time_limit(start_server, tiny):
 def test_idle_connections_do_not_hold_the_end_up(start_server, tiny):
     server = start_server(tiny)
     with connect(server), connect(server) as half:
-        half.sendall(b"POST /distribution HTTP/1.1\r\nHost: x\r\n")
+        half.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\n")
         time.sleep(0.1)
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)

@@ -175,7 +175,7 @@ def open_reply(server, body, receive_bytes=None):
     s.settimeout(120)
     s.connect((host, int(port)))
     data = json.dumps({"format": "safetensors", **body}).encode()
-    s.sendall(b"POST /distribution HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    s.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
               b"Content-Length: %d\r\n\r\n%s" % (len(data), data))  # fmt: skip
     reply = http.client.HTTPResponse(s)
     reply.begin()
