@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { QUIET_US = 500000, BAR_US = 50000, LOG_US = 2000000 }; // of a load: unseen at first, then shown so often
+
 const char options_engine_help[] =
     "  --model M.gguf        the model file (required)\n"
     "  --backend B           auto, cpu or cuda (default auto)\n"
@@ -89,18 +91,44 @@ int options_wrong(const char *command, int option, char **argv) {
     return 2;
 }
 
-static void show_progress(void *arg, const char *what, double fraction) {
-    (void)arg;
-    fprintf(stderr, "\r\033[K%s %3.0f%%", what, fraction * 100);
+void progress_draw(double fraction, const char *text) {
+    enum { WIDTH = 40 };
+    char bar[WIDTH + 1];
+    for (int i = 0; i < WIDTH; i++) bar[i] = i < (int)(fraction * WIDTH) ? '#' : '.';
+    bar[WIDTH] = '\0';
+    fprintf(stderr, "\r\033[K[%s] %s", bar, text);
+}
+
+void progress_clear(void) {
+    fputs("\r\033[K", stderr);
+}
+
+/// A load that is shown.
+typedef struct load_view {
+    bool terminal;   // of stderr: a bar, else lines of the log
+    int64_t next_us; // nothing is shown before it
+} load_view;
+
+static void show_load(void *arg, const char *what, double fraction) {
+    load_view *view = arg;
+    if (clock_us() < view->next_us) return;
+    char text[80];
+    snprintf(text, sizeof text, "%s, %.0f %%", what, fraction * 100);
+    if (view->terminal)
+        progress_draw(fraction, text);
+    else
+        log_line(LOG_INFO, "loading: %s", text);
+    view->next_us = clock_us() + (view->terminal ? BAR_US : LOG_US);
 }
 
 logitd_engine *options_open(logitd_options *options) {
     logitd_engine *engine;
     logitd_error err = {0};
-    bool terminal = isatty(STDERR_FILENO);
-    if (terminal) options->progress = show_progress;
+    load_view view = {.terminal = isatty(STDERR_FILENO), .next_us = clock_us() + QUIET_US};
+    options->progress = show_load;
+    options->progress_arg = &view;
     logitd_status status = logitd_open(options, &engine, &err);
-    if (terminal) fputs("\r\033[K", stderr);
+    if (view.terminal) progress_clear();
     if (!status) return engine;
     fprintf(stderr, "logitd: %s\n", err.message);
     return NULL;

@@ -137,12 +137,9 @@ static logitd_status read_text(const char *path, buffer *out, logitd_error *err)
 // ------------------------------------------------------------------------------------------------------- the work
 
 static void show_progress(int n_done, int n) {
-    enum { WIDTH = 40 };
-    char bar[WIDTH + 1];
-    int filled = n ? (int)((int64_t)n_done * WIDTH / n) : WIDTH;
-    for (int i = 0; i < WIDTH; i++) bar[i] = i < filled ? '#' : '.';
-    bar[WIDTH] = '\0';
-    fprintf(stderr, "\r[%s] %d of %d tokens", bar, n_done, n);
+    char text[40];
+    snprintf(text, sizeof text, "%d of %d tokens", n_done, n);
+    progress_draw(n ? (double)n_done / n : 1.0, text);
 }
 
 static logitd_status run(logitd_engine *engine, logitd_job *job, logitd_error *err) {
@@ -152,7 +149,7 @@ static logitd_status run(logitd_engine *engine, logitd_job *job, logitd_error *e
         if (terminal) show_progress(logitd_job_rows_ready(job, 0), logitd_job_request(job)->prompts[0].n_positions);
         logitd_step(engine);
     }
-    if (terminal) fputs("\r\033[K", stderr);
+    if (terminal) progress_clear();
     if (status || logitd_job_state(job) == LOGITD_DONE) return status;
     *err = *logitd_job_error(job);
     return err->status;

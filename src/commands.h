@@ -32,7 +32,11 @@ int options_engine(int option, const char *value, logitd_options *out);
 bool options_int(const char *name, const char *text, long min, long max, int *out);
 /// After getopt_long gave '?' or ':', or words were left over: says it in a sentence. Always 2.
 int options_wrong(const char *command, int option, char **argv);
-/// Opens the model, with progress on stderr when it is a terminal. NULL: stderr says why.
+/// A bar on stderr, which is a terminal, in place of the last one.
+void progress_draw(double fraction, const char *text);
+void progress_clear(void);
+/// Opens the model. What takes longer than half a second is shown on stderr: a bar on a terminal, else lines of the
+/// log. NULL: stderr says why.
 logitd_engine *options_open(logitd_options *options);
 
 #endif

@@ -126,6 +126,12 @@ static void report(const logitd_options *o, const char *what, double fraction) {
     if (o->progress) o->progress(o->progress_arg, what, fraction);
 }
 
+enum { WEIGHTS_PERCENT = 60, VOCABULARY_PERCENT = 75 }; // done of the opening when these are
+
+static void report_weights(void *arg, double fraction) {
+    report(arg, "preparing the weights", fraction * WEIGHTS_PERCENT / 100);
+}
+
 logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_error *err) {
     *out = NULL;
     if (o->batch_tokens < 0 || o->batch_tokens > LIMIT_CTX_TOKENS || o->n_ctx < 0 || o->kv_tokens < 0 ||
@@ -136,13 +142,12 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
                          LIMIT_CTX_TOKENS, LIMIT_KV_TOKENS);
     logitd_engine *e = mem_alloc(1, sizeof *e);
     if (!e) return error_set(err, LOGITD_ENOMEM, "there is no memory for the engine");
-    report(o, "reading the model", 0.0);
     logitd_status status = gguf_open(o->model_path, &e->file, err);
     if (status) goto fail;
     status = open_backend(e, o, err);
-    if (!status) status = model_load(e->file, e->backend, &e->model, err);
+    if (!status) status = model_load(e->file, e->backend, report_weights, (void *)o, &e->model, err);
     if (status) goto fail;
-    report(o, "reading the vocabulary", 0.3);
+    report(o, "reading the vocabulary", WEIGHTS_PERCENT / 100.0);
     status = tokenizer_create(e->file, &e->tok, err);
     if (!status && tokenizer_n_vocab(e->tok) != e->model->hp.n_vocab)
         status = error_set(err, LOGITD_EFORMAT, "%s: the tokenizer has %d tokens and the embeddings %d", o->model_path,
@@ -159,7 +164,7 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
                       e->info.kv_tokens);
         goto fail;
     }
-    report(o, "hashing the file", 0.6);
+    report(o, "hashing the file", VOCABULARY_PERCENT / 100.0);
     const void *data = gguf_data(e->file, &e->info.file_bytes);
     sha256_hex(data, e->info.file_bytes, e->sha256);
     report(o, "ready", 1.0);
@@ -342,6 +347,12 @@ static void publish_empty(logitd_engine *e) {
         batcher_remove(&e->batcher, job);
         job_publish(job);
     }
+}
+
+int64_t logitd_tokens_left(const logitd_engine *e) {
+    int64_t n = 0;
+    for (const logitd_job *job = e->batcher.jobs; job; job = job->next) n += job->n_left;
+    return n;
 }
 
 int logitd_step(logitd_engine *e) {

@@ -82,7 +82,9 @@ typedef struct model {
 
 /// Checks the file's keys and tensors against the architecture and binds the weights. The file and the backend must
 /// outlive the model. Errors: EFORMAT with a sentence that names the key or tensor, ENOMEM.
-logitd_status model_load(const gguf_file *file, backend *b, model **out, logitd_error *err);
+/// `progress` (may be NULL) is called with the share of the weights that are ready, rising to 1.
+logitd_status model_load(const gguf_file *file, backend *b, void (*progress)(void *arg, double fraction),
+                         void *progress_arg, model **out, logitd_error *err);
 void model_free(model *m);
 
 /// The architecture and hyper-parameters alone (no tensors).

@@ -248,6 +248,9 @@ typedef struct loader {
     const gguf_file *file;
     model *m;
     bool *bound; // [n_tensors]
+    void (*progress)(void *arg, double fraction);
+    void *progress_arg;
+    uint64_t n_bytes, n_bytes_ready; // of all tensors
     logitd_error *err;
 } loader;
 
@@ -317,7 +320,10 @@ static backend_weight *bind(loader *l, const gguf_tensor *t, bool vector, int to
     }
     backend *b = l->m->backend;
     backend_weight *w = b->ops->weight_create(b, t, first, n_out, is_multiplied(l, t), l->err);
-    if (w) l->m->weights[l->m->n_weights++] = w;
+    if (!w) return NULL;
+    l->m->weights[l->m->n_weights++] = w;
+    l->n_bytes_ready += t->n_bytes / (uint64_t)total_out * (uint64_t)n_out;
+    if (l->progress) l->progress(l->progress_arg, (double)l->n_bytes_ready / (double)l->n_bytes);
     return w;
 }
 
@@ -404,13 +410,15 @@ static bool bind_all(loader *l) {
 
 // --------------------------------------------------------------------------------------------------- life cycle
 
-logitd_status model_load(const gguf_file *file, backend *b, model **out, logitd_error *err) {
+logitd_status model_load(const gguf_file *file, backend *b, void (*progress)(void *arg, double fraction),
+                         void *progress_arg, model **out, logitd_error *err) {
     *out = NULL;
     model *m = mem_alloc(1, sizeof *m);
     if (!m) return error_set(err, LOGITD_ENOMEM, "there is no memory for the model");
     m->backend = b;
     const size_t n_tensors = (size_t)gguf_n_tensors(file);
-    loader l = {.file = file, .m = m, .err = err};
+    loader l = {.file = file, .m = m, .progress = progress, .progress_arg = progress_arg, .err = err};
+    for (size_t i = 0; i < n_tensors; i++) l.n_bytes += gguf_tensor_at(file, (int)i)->n_bytes;
     logitd_status status = model_read_hparams(file, &m->arch, &m->hp, err);
     if (status) goto fail;
     status = model_read_rope(file, m->arch, &m->hp, false, &m->memory, &m->rope, err);

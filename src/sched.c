@@ -11,9 +11,11 @@
 #include "limits.h"
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #define SCHED_CLIENT_BYTES 64 // longer names are told apart by their start
 
+enum { COMPANY_DIVISOR = 16 }; // of a step, the longest wait for company
 enum phase { QUEUED, RUNNING, ENDED };
 enum want { WANT_NOTHING, WANT_ROWS, HAVE_ROWS, ROWS_FAILED };
 
@@ -44,6 +46,9 @@ struct sched {
     sched_job **jobs_end;
     int max_jobs, max_jobs_per_client;     // [fixed]
     int64_t max_queue_us, max_deadline_us; // [fixed]
+    int64_t company_us_max;                // [fixed] 0: by the step before
+    uint64_t company;         // [worker] the next step waits until so many jobs were accepted since the start …
+    int64_t company_until_us; // [worker] … or until then
     bool draining, stopping;
     bool news; // something changed since the worker last looked: the condition of `work`
     sched_stats stats;
@@ -194,6 +199,37 @@ static void serve_full_rows(sched *s) {
     }
 }
 
+/// Jobs that have come to their end, however.
+static uint64_t n_ended(const sched *s) {
+    return s->stats.n_done + s->stats.n_failed + s->stats.n_canceled;
+}
+
+/// Waits for jobs that may come back, or for any other news (sched.h, Steps). False: there is nothing to wait for.
+static bool wait_for_company(sched *s) {
+    if (s->stats.n_accepted >= s->company || clock_us() >= s->company_until_us || s->draining) return false;
+    if (2 * logitd_tokens_left(s->engine) >= logitd_model(s->engine)->batch_tokens) return false;
+    const struct timespec until = {.tv_sec = s->company_until_us / 1000000,
+                                   .tv_nsec = s->company_until_us % 1000000 * 1000};
+    if (!s->news) pthread_cond_timedwait(&s->work, &s->mutex, &until);
+    s->news = true;
+    return true;
+}
+
+/// One batch. Takes and gives the mutex around the engine.
+static void step(sched *s) {
+    const int64_t start_us = clock_us();
+    const uint64_t ended_before = n_ended(s);
+    pthread_mutex_unlock(&s->mutex);
+    int n_tokens = logitd_step(s->engine);
+    pthread_mutex_lock(&s->mutex);
+    s->stats.n_steps += n_tokens > 0;
+    s->stats.n_tokens += (uint64_t)n_tokens;
+    report_progress(s);
+    const int64_t now_us = clock_us();
+    s->company = s->stats.n_accepted + (n_ended(s) - ended_before);
+    s->company_until_us = now_us + (s->company_us_max ? s->company_us_max : (now_us - start_us) / COMPANY_DIVISOR);
+}
+
 static void *worker_main(void *arg) {
     sched *s = arg;
     pthread_mutex_lock(&s->mutex);
@@ -204,13 +240,8 @@ static void *worker_main(void *arg) {
         pthread_cond_broadcast(&s->advanced);
         serve_full_rows(s);
         if (s->stopping && !s->jobs) break;
-        if (s->stats.n_running == 0) continue;
-        pthread_mutex_unlock(&s->mutex);
-        int n_tokens = logitd_step(s->engine);
-        pthread_mutex_lock(&s->mutex);
-        s->stats.n_steps += n_tokens > 0;
-        s->stats.n_tokens += (uint64_t)n_tokens;
-        report_progress(s);
+        if (s->stats.n_running == 0 || wait_for_company(s)) continue;
+        step(s);
         if (s->stats.n_running > 0) s->news = true;
     }
     pthread_mutex_unlock(&s->mutex);
@@ -228,9 +259,14 @@ logitd_status sched_create(const sched_options *options, sched **out, logitd_err
     s->max_jobs_per_client = options->max_jobs_per_client ? options->max_jobs_per_client : (int)limits.jobs_per_client;
     s->max_queue_us = options->max_queue_us ? options->max_queue_us : limits.queue_s * 1000000;
     s->max_deadline_us = options->max_deadline_us ? options->max_deadline_us : limits.deadline_s * 1000000;
+    s->company_us_max = options->company_us;
     s->jobs_end = &s->jobs;
     pthread_mutex_init(&s->mutex, NULL);
-    pthread_cond_init(&s->work, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC); // as clock_us
+    pthread_cond_init(&s->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&s->advanced, NULL);
     if (pthread_create(&s->worker, NULL, worker_main, s) != 0) {
         pthread_cond_destroy(&s->advanced);

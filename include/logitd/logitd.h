@@ -177,6 +177,8 @@ logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, logitd_error
 void logitd_withdraw(logitd_engine *engine, logitd_job *job, const logitd_error *why);
 /// Runs one batch over the submitted jobs. Returns the number of tokens in it; 0: nothing to do. [worker]
 int logitd_step(logitd_engine *engine);
+/// Tokens of the submitted jobs that are still to run. [worker]
+int64_t logitd_tokens_left(const logitd_engine *engine);
 
 /// Logits of rows irow … irow+n-1 (request order) of a `full` job, whose rows must be ready. [worker]
 /// out: [n][n_vocab] f32 in id order. Dozens of rows cost little more than one.

@@ -123,6 +123,7 @@ const logitd_model_info *logitd_model(const logitd_engine *engine) {
                                            .precision = "exact",
                                            .kernel = "none",
                                            .n_vocab = FAKE_VOCAB,
+                                           .batch_tokens = 8,
                                            .n_ctx = 4096,
                                            .n_ctx_train = 4096,
                                            .bos_id = FAKE_BOS,
@@ -330,6 +331,14 @@ static int run_job(logitd_job *job, int n) {
     }
     job->state = LOGITD_DONE;
     return n_filled;
+}
+
+int64_t logitd_tokens_left(const logitd_engine *engine) {
+    int64_t n = 0;
+    for (int i = 0; i < engine->n_jobs; i++)
+        for (int k = 0; k < engine->jobs[i]->request.n_prompts; k++)
+            n += engine->jobs[i]->request.prompts[k].n_positions - engine->jobs[i]->rows[k].ready;
+    return n;
 }
 
 int logitd_step(logitd_engine *engine) {

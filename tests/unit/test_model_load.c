@@ -96,6 +96,12 @@ static const tensor_spec good[N_TENSORS] = {
     {"blk.0.ffn_down.weight", 2, {1, 4}},    {"blk.0.ffn_gate.weight", 2, {4, 1}}, {"extra.weight", 1, {4}},
 };
 
+/// Shares must rise; the last one stays in *arg.
+static void see_progress(void *arg, double fraction) {
+    assert_true(fraction > *(double *)arg && fraction <= 1.0);
+    *(double *)arg = fraction;
+}
+
 static logitd_status load(const tensor_spec *tensors, int n_tensors, const char *scaling, double *inv_freq,
                           logitd_error *err) {
     buffer bytes = make_file(tensors, n_tensors, scaling);
@@ -105,7 +111,9 @@ static logitd_status load(const tensor_spec *tensors, int n_tensors, const char 
     const backend_options options = {.cpu_level = "reference", .n_threads = 1};
     assert_int_equal(gguf_open_memory(bytes.data, bytes.len, &file, err), LOGITD_OK);
     assert_int_equal(cpu_backend_create(&options, &b, err), LOGITD_OK);
-    const logitd_status status = model_load(file, b, &m, err);
+    double ready = 0.0;
+    const logitd_status status = model_load(file, b, see_progress, &ready, &m, err);
+    if (status == LOGITD_OK) assert_true(ready == 1.0);
     assert_true((m != NULL) == (status == LOGITD_OK));
     if (m && inv_freq) memcpy(inv_freq, m->rope.inv_freq, 2 * sizeof *inv_freq);
     model_free(m);

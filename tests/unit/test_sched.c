@@ -278,6 +278,30 @@ static void a_failing_engine_ends_its_jobs(void **state) {
     stop(s);
 }
 
+/// Two clients with short requests: the one whose turn it is waits for the other to come back, and they share a step.
+static void short_requests_do_not_take_turns(void **state) {
+    (void)state;
+    sched *s;
+    logitd_error err;
+    const int64_t minute_us = 60000000; // the wait ends when the other is there, long before
+    sched_options options = {.engine = fake_open(), .company_us = minute_us};
+    assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
+    waiter w[2] = {WAITER, WAITER};
+    fake.step_us = 500000; // long enough for b to come while it runs
+    sched_job *a = submit(s, &w[0], 1, false);
+    while (sched_read_stats(s).n_running == 0) usleep(10);
+    sched_job *b = submit(s, &w[1], 1, false);
+    wait_ended(s, &w[0], a);
+    sched_release(s, a);
+    a = submit(s, &w[0], 1, false);
+    wait_ended(s, &w[0], a);
+    wait_ended(s, &w[1], b);
+    assert_int_equal(sched_read_stats(s).n_steps, 2);
+    sched_release(s, a);
+    sched_release(s, b);
+    stop(s);
+}
+
 static void *hammer(void *arg) {
     sched *s = arg;
     unsigned seed = (unsigned)(uintptr_t)&seed;
@@ -325,6 +349,7 @@ int main(void) {
         cmocka_unit_test(full_rows_are_made_on_demand),
         cmocka_unit_test(cancel_all_leaves_nobody_waiting),
         cmocka_unit_test(a_failing_engine_ends_its_jobs),
+        cmocka_unit_test(short_requests_do_not_take_turns),
         cmocka_unit_test(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
