@@ -58,5 +58,10 @@ enc_step enc_may_begin(const enc_source *s, bool whole, logitd_error *err) {
         return ENC_FAILED;
     }
     bool begin = state == LOGITD_DONE || (!whole && logitd_job_rows_ready(s->job, 0) > 0);
-    return begin ? ENC_MORE : ENC_WAIT;
+    if (!begin) return ENC_WAIT;
+    const logitd_request *r = &s->request->request;
+    int i = 0;
+    while (i < r->n_prompts && r->prompts[i].n_positions == 0) i++;
+    const float *logits;
+    return r->full && i < r->n_prompts ? s->full_row(s->arg, i, 0, &logits, err) : ENC_MORE;
 }

@@ -46,8 +46,9 @@ void enc_put_numerics(const enc_source *s, buffer *out); // {"backend":…,"prec
 void enc_put_temperatures(const enc_source *s, buffer *out); // [0.5,1]
 void enc_put_usage(const enc_source *s, buffer *out);        // {"prompt_tokens":…,"positions":…}
 
-/// Whether a reply may begin: with the first row (a failure until then can still be an HTTP status), or, if `whole`,
-/// when the job is done. ENC_MORE, ENC_WAIT, or ENC_FAILED with the job's error.
+/// Whether a reply may begin: with the first row, or, if `whole`, when the job is done; a full one once the logits of
+/// its first row are there too. A failure until then can still be an HTTP status. ENC_MORE, ENC_WAIT, or ENC_FAILED
+/// with the error.
 enc_step enc_may_begin(const enc_source *s, bool whole, logitd_error *err);
 
 #endif

@@ -74,3 +74,13 @@ def test_a_slow_reader_costs_no_more(gemma):
     read_reply(gemma, {"prompt": IDS[:96], "top_n": "full", "format": "safetensors"}, pause_s=0.01)
     held_after, most_after = memory_mib(gemma)
     assert most_after - most <= MAY_GROW_MIB and held_after - held <= MAY_GROW_MIB
+
+
+def test_no_memory_for_full_rows_is_said_at_once(start_server, model_path):
+    """32 rows of logits take 32 MiB here: without them the reply is an error, not a head with nothing behind it."""
+    server = start_server(model_path("gemma3"), "--max-memory-bytes", 16 << 20)
+    for reply_format in ("json", "ndjson", "safetensors"):
+        reply = server.post("/distribution", {"prompt": [5, 6], "top_n": "full", "format": reply_format})
+        assert reply.status == 503 and reply.headers["Retry-After"]
+        assert "no memory for full rows" in reply.json()["error"]["message"]
+    assert server.distribution(prompt=[5, 6], top_n=3)["results"]

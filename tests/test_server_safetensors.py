@@ -231,6 +231,18 @@ def test_a_client_that_leaves_midway_leaves_nothing_behind(tiny):
     assert tiny.distribution(prompt="still there", top_n=1)
 
 
+def test_a_reply_that_cannot_be_completed_is_cut_short(start_server, tiny_path):
+    """Its announced length is how a reader knows."""
+    server = start_server(tiny_path, "--batch-tokens", 1, "--drain-seconds", 1)
+    s, reply = open_reply(server, {"prompt": [LONG] * 100, "top_n": "full", "temperatures": [1.0] * 32}, 1 << 14)
+    with s, reply:
+        assert len(reply.read(100_000)) == 100_000
+        server.process.terminate()
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            reply.read()
+    assert server.process.wait(60) == 0
+
+
 def test_many_prompts_at_once(tiny):
     prompts = [[i % 1000, 5, 7][: 1 + i % 3] for i in range(300)]
     tensors, metadata = ask(tiny, prompt=prompts, top_n=2)
