@@ -33,6 +33,8 @@ logitd_status error_set_param(logitd_error *err, logitd_status status, const cha
 /// Zeroed, 64-byte aligned; NULL when there is no memory or n * size overflows. Freed with mem_free.
 void *mem_alloc(size_t n, size_t size);
 void mem_free(void *memory);
+/// Asks for huge pages under memory that is large and much read. A hint: nothing is promised.
+void mem_advise_huge(void *memory, size_t bytes);
 /// As malloc and free, counted: for libraries that take such a pair.
 void *mem_alloc_plain(size_t bytes);
 void mem_free_plain(void *memory);

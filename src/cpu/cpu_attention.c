@@ -1,14 +1,16 @@
 /*
  * cpu_attention.c: causal attention with online softmax over blocks of keys, and the KV cache it reads.
  *
- * The lanes of a tile are the queries of one sequence that share a key head: row r of a slice's tiles is position
- * r / group, query head r % group of the group. Both products are the gemm of every other product: scores take keys as
- * weights (K = head_dim), and the output takes values as weights with the keys as K. Blocks of keys start at absolute
- * multiples of CPU_KEY_BLOCK and a key that a lane may not see adds an exact zero, so the sums of a position do not
- * depend on how its prompt was cut into batches.
+ * One item of work is a tile of rows and a query head: the lanes are the tile's positions, read where the buffers have
+ * them. A tile that holds rows of several sequences is done once for each, and only the lanes of that sequence are
+ * kept. Both products are the gemm of every other product: scores take keys as weights (K = head_dim), and the output
+ * takes values as weights with the keys as K. Blocks of keys start at absolute multiples of CPU_KEY_BLOCK and a key
+ * that a lane may not see adds an exact zero, so the sums of a position do not depend on how its prompt was cut into
+ * batches.
  */
 #include "cpu/cpu_impl.h"
 #include <math.h>
+#include <string.h>
 
 // --------------------------------------------------------------------------------------------------- the cache
 
@@ -73,24 +75,29 @@ typedef struct attention_job {
     int n_items;
 } attention_job;
 
-/// One tile of queries: row first_lane + lane of the slice's (position, head in group) rows.
+/// Lanes first_lane … end_lane - 1 of a tile of rows, all of one slice, and one query head.
 typedef struct query_tile {
     const batch_slice *slice;
-    int head_kv, first_lane, n_lanes;
+    int tile, head, first_lane, end_lane;
 } query_tile;
 
 static int slice_tiles(const attention_job *job, const batch_slice *slice) {
-    return cpu_n_tiles(job->kernels, slice->n * (job->params->n_head / job->params->n_head_kv));
+    const int bm = job->kernels->block_m;
+    return (slice->first_row + slice->n - 1) / bm - slice->first_row / bm + 1;
 }
 
 static query_tile find_tile(const attention_job *job, int item) {
-    const int group = job->params->n_head / job->params->n_head_kv, bm = job->kernels->block_m;
+    const int bm = job->kernels->block_m, n_head = job->params->n_head;
     for (int i = 0; i < job->batch->n_slices; i++) {
         const batch_slice *slice = &job->batch->slices[i];
-        const int n_tiles = slice_tiles(job, slice), n_items = n_tiles * job->params->n_head_kv;
+        const int n_items = slice_tiles(job, slice) * n_head;
         if (item < n_items) {
-            const int first = item % n_tiles * bm;
-            return (query_tile){slice, item / n_tiles, first, MIN(bm, slice->n * group - first)};
+            const int tile = slice->first_row / bm + item / n_head, first_row = tile * bm;
+            return (query_tile){.slice = slice,
+                                .tile = tile,
+                                .head = item % n_head,
+                                .first_lane = MAX(0, slice->first_row - first_row),
+                                .end_lane = MIN(bm, slice->first_row + slice->n - first_row)};
         }
         item -= n_items;
     }
@@ -98,19 +105,12 @@ static query_tile find_tile(const attention_job *job, int item) {
     return (query_tile){0};
 }
 
-/// Feature 0 of a lane's query head in a buffer of [n_head * head_dim] features.
-static float *lane_head(const attention_job *job, const query_tile *tile, const backend_buffer *buf, int lane) {
-    const int group = job->params->n_head / job->params->n_head_kv, r = tile->first_lane + lane;
-    const int head = tile->head_kv * group + r % group;
-    return cpu_row(buf, tile->slice->first_row + r / group) + head * job->params->head_dim * buf->bm;
-}
-
 enum { N_LANE_VECTORS = 3 }; // max, sum, correction
 
 size_t cpu_attention_scratch_floats(const cpu_kernels *kernels, int head_dim) {
-    // queries, output and one block's values: head_dim each; scores; the lane vectors
+    // output and one block's values: head_dim each; scores; the lane vectors
     const size_t bm = (size_t)kernels->block_m;
-    return 3 * cpu_pad((size_t)head_dim * bm) + CPU_KEY_BLOCK * bm + N_LANE_VECTORS * cpu_pad(bm);
+    return 2 * cpu_pad((size_t)head_dim * bm) + CPU_KEY_BLOCK * bm + N_LANE_VECTORS * cpu_pad(bm);
 }
 
 /// scores[key][lane] = queries . keys, for keys at rows kv_row … of the cache: in one block of the cache where the
@@ -128,44 +128,41 @@ static void attention_tile(void *context, int item, int thread) {
     const attention_job *job = context;
     const cpu_kernels *kernels = job->kernels;
     const attention_params *params = job->params;
-    const int bm = kernels->block_m, head_dim = params->head_dim, group = params->n_head / params->n_head_kv;
+    const int bm = kernels->block_m, head_dim = params->head_dim, key_stride = params->n_head_kv * head_dim;
     const query_tile tile = find_tile(job, job->n_items - 1 - item); // long rows first, for balance
+    const int head_kv = tile.head / (params->n_head / params->n_head_kv);
 
     const size_t n = cpu_pad((size_t)(head_dim * bm)), n_lanes = cpu_pad((size_t)bm);
-    float *q = job->cpu->scratch[thread].tile, *acc = q + n, *values = acc + n;
-    float *scores = values + n, *max = scores + CPU_KEY_BLOCK * bm, *sum = max + n_lanes, *correction = sum + n_lanes;
+    float *acc = job->cpu->scratch[thread].tile, *values = acc + n, *scores = values + n;
+    float *max = scores + CPU_KEY_BLOCK * bm, *sum = max + n_lanes, *correction = sum + n_lanes;
+    const float *q = cpu_tile(job->q, tile.tile) + (ptrdiff_t)(tile.head * head_dim * bm);
     _Alignas(64) int32_t lo[CPU_MAX_BLOCK_M], hi[CPU_MAX_BLOCK_M];
-    ASSERT(bm >= 1 && tile.n_lanes >= 1);
+    ASSERT(tile.first_lane < tile.end_lane);
 
+    memset(acc, 0, n * sizeof *acc);
     for (int lane = 0; lane < bm; lane++) {
-        // Lanes past the last repeat it: they cost nothing and stay finite.
-        const int used = MIN(lane, tile.n_lanes - 1);
-        const float *from = lane_head(job, &tile, job->q, used);
-        for (int d = 0; d < head_dim; d++) {
-            q[d * bm + lane] = from[d * bm];
-            acc[d * bm + lane] = 0.0f;
-        }
-        hi[lane] = tile.slice->first_pos + (tile.first_lane + used) / group;
+        // Lanes of other sequences look where their nearest neighbour of this one looks.
+        const int used = MAX(tile.first_lane, MIN(lane, tile.end_lane - 1));
+        hi[lane] = tile.slice->first_pos + tile.tile * bm + used - tile.slice->first_row;
         lo[lane] = params->n_swa > 0 ? MAX(0, hi[lane] - params->n_swa + 1) : 0;
         max[lane] = -INFINITY;
         sum[lane] = 0.0f;
     }
 
     // Lanes ascend in position: lane 0 sees the first key of all, the last lane the last.
-    const int key_stride = params->n_head_kv * head_dim;
     for (int key = lo[0] / CPU_KEY_BLOCK * CPU_KEY_BLOCK; key <= hi[bm - 1]; key += CPU_KEY_BLOCK) {
-        const int kv_row = tile.slice->kv_first + key;
-        const int n_keys = MIN(CPU_KEY_BLOCK, hi[bm - 1] + 1 - key);
-        score_keys(job, q, tile.head_kv, kv_row, n_keys, scores);
+        const int kv_row = tile.slice->kv_first + key, n_keys = MIN(CPU_KEY_BLOCK, hi[bm - 1] + 1 - key);
+        score_keys(job, q, head_kv, kv_row, n_keys, scores);
         kernels->softmax_step(scores, n_keys, key, lo, hi, params, max, sum, correction);
-        kernels->gemm(scores, n_keys, kv_values(job->kv, kv_row, tile.head_kv), key_stride, head_dim, values);
+        kernels->gemm(scores, n_keys, kv_values(job->kv, kv_row, head_kv), key_stride, head_dim, values);
         kernels->scale_add(head_dim, acc, correction, values);
     }
 
-    for (int lane = 0; lane < tile.n_lanes; lane++) {
-        float *out = lane_head(job, &tile, job->out, lane);
-        for (int d = 0; d < head_dim; d++) out[d * bm] = acc[d * bm + lane] / sum[lane];
-    }
+    float *out = cpu_tile(job->out, tile.tile) + (ptrdiff_t)(tile.head * head_dim * bm);
+    for (int lane = 0; lane < bm; lane++) sum[lane] = 1.0f / sum[lane];
+    for (int d = 0; d < head_dim; d++)
+        for (int lane = tile.first_lane; lane < tile.end_lane; lane++)
+            out[d * bm + lane] = acc[d * bm + lane] * sum[lane];
 }
 
 void cpu_attention(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
@@ -176,6 +173,6 @@ void cpu_attention(backend *b, const attention_params *params, const token_batch
     attention_job job = {
         .cpu = cpu, .kernels = kernels, .params = params, .batch = batch, .q = q, .kv = kv, .out = out};
     cpu_will_write(cpu, out, kernels);
-    for (int i = 0; i < batch->n_slices; i++) job.n_items += slice_tiles(&job, &batch->slices[i]) * params->n_head_kv;
+    for (int i = 0; i < batch->n_slices; i++) job.n_items += slice_tiles(&job, &batch->slices[i]) * params->n_head;
     cpu_pool_run(cpu->pool, attention_tile, &job, job.n_items);
 }

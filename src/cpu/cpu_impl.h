@@ -11,6 +11,7 @@ struct backend_buffer {
     int n_rows, n_features; // rows of capacity, features of a row
     int bm;                 // rows of a tile, as the last writer chose: 1 or the level's block_m
     uint64_t version;       // changes with every write, and no two buffers share one
+    bool multiplied;        // a product has read it: the next one will too
     float *data;            // [tiles][n_features][bm], a tile of one row padded to whole vectors
 };
 
@@ -26,6 +27,15 @@ struct backend_kv {
     float *v; // [n_kv_rows][n_head_kv * head_dim]
 };
 
+/// Memory of packed weights.
+typedef struct cpu_weight_block {
+    struct cpu_weight_block *next;
+    uint8_t *memory, *data; // data: from the first huge page on
+    size_t cap, used;
+} cpu_weight_block;
+
+enum { CPU_WEIGHT_BLOCK_BYTES = 64 << 20 };
+
 /// Scratch of one thread.
 typedef struct cpu_scratch {
     float *panel; // an unpacked group of weights, or a row of the embedding
@@ -40,6 +50,7 @@ typedef struct cpu_backend {
     bool fast; // the near-exact product for quantised weights
     cpu_pool *pool;
     cpu_scratch *scratch; // [n_threads]
+    cpu_weight_block *weights;
     void *project_memory; // cpu_project.c: state of one call, grown on demand
     size_t project_bytes;
     uint64_t last_version; // of any buffer
@@ -84,6 +95,15 @@ const cpu_product *cpu_choose_product(const cpu_backend *cpu, const cpu_kernels 
 size_t cpu_product_panel_bytes(const cpu_backend *cpu, const cpu_matrix *w);
 /// Bytes of prepared rows that a buffer may need.
 size_t cpu_product_acts_bytes(const cpu_backend *cpu, int n_rows, int n_features);
+/// Where tiles that are about to be written to a buffer can be prepared for the product that will follow, by the thread
+/// that has them in its cache: cpu_prepare_tile for every tile, then the buffer counts as prepared.
+typedef struct cpu_eager {
+    const cpu_product *product; // NULL: no product follows
+    uint8_t *acts;
+    size_t tile_bytes;
+} cpu_eager;
+cpu_eager cpu_prepare_eagerly(cpu_backend *cpu, const cpu_kernels *kernels, const backend_buffer *buf);
+void cpu_prepare_tile(const cpu_eager *eager, const backend_buffer *buf, int tile);
 /// Rows 0 … n_rows - 1 of x as the product wants them, prepared once for each write of x; bytes from tile to tile in
 /// *tile_bytes.
 const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const cpu_product *product,

@@ -393,14 +393,19 @@ static inline __attribute__((always_inline)) void single_limbs_prepare(int n_lim
 }
 
 #define SINGLE_VECTORS (PACK_COLS / CPU_LANES)
+#define SINGLE_AHEAD   4096 // bytes
 
 /// One packed block's part of the chain's sums of all PACK_COLS columns.
 static inline __attribute__((always_inline)) void single_limbs_block(int n_limbs, int bits, const pack_format *f,
-                                                                     const uint8_t *block, const limb_acts *acts,
-                                                                     int n_in, int k, __m512 acc[SINGLE_VECTORS]) {
+                                                                     const uint8_t *block, size_t block_bytes,
+                                                                     const limb_acts *acts, int n_in, int k,
+                                                                     __m512 acc[SINGLE_VECTORS]) {
     const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
     const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
     const int8_t *a = acts->limbs + k;
+    // The next blocks come from memory: ask early, a page's end stops the hardware's own prefetching.
+    for (const uint8_t *line = block + SINGLE_AHEAD; line < block + SINGLE_AHEAD + block_bytes; line += 64)
+        _mm_prefetch(line, _MM_HINT_T0);
     for (int i = 0; i < per_block; i++) {
         const int32_t *start = acts->sums[per_block - 1] + (ptrdiff_t)(k / PACK_BLOCK * per_block + i) * 3;
         __m512i top[SINGLE_VECTORS], low[SINGLE_VECTORS], mid[SINGLE_VECTORS];
@@ -449,7 +454,8 @@ static inline __attribute__((always_inline)) void single_limbs_multiply(int n_li
     for (int k = 0; k < w->n_in; k += CPU_CHAIN) {
         __m512 acc[SINGLE_VECTORS] = {zero, zero, zero};
         for (int i = k; i < MIN(k + CPU_CHAIN, w->n_in); i += PACK_BLOCK)
-            single_limbs_block(n_limbs, bits, w->format, pack_block(w, group, i / PACK_BLOCK), &acts, w->n_in, i, acc);
+            single_limbs_block(n_limbs, bits, w->format, pack_block(w, group, i / PACK_BLOCK), w->block_bytes, &acts,
+                               w->n_in, i, acc);
         const __m512 scale = _mm512_set1_ps(acts.scale[k / CPU_CHAIN] * unit);
 #pragma GCC unroll 3
         for (int v = 0; v < SINGLE_VECTORS; v++) all[v] = _mm512_fmadd_ps(acc[v], scale, all[v]);

@@ -249,9 +249,19 @@ static void softcap(int n, float *x, float cap) {
 
 #define SOFTMAX_CHAINS 4 // interleaved sums over keys, as in the single-row step
 
+/// A score in units of a power of 2.
+static inline vf scaled_score(vf score, const attention_params *params) {
+    if (params->softcap <= 0.0f) return score * (params->scale * LOG2_E);
+    return vf_tanh(score * params->scale / params->softcap) * (params->softcap * LOG2_E);
+}
+
+static inline vf exp2_below(vf x, vf max) {
+    return vf_exp2_floored(vf_at_least(vf_set(EXP2_FLOOR), x - max));
+}
+
 static void softmax_step(float *scores, int n_keys, int key_first, const int32_t *lo, const int32_t *hi,
                          const attention_params *params, float *max, float *sum, float *correction) {
-    const vf minus_inf = vf_set(-INFINITY);
+    const vf minus_inf = vf_set(-INFINITY), zero = vf_set(0.0f);
     for (int v = 0; v < BM; v += CPU_LANES) {
         vi first, last;
         memcpy(&first, lo + v, sizeof first);
@@ -259,20 +269,24 @@ static void softmax_step(float *scores, int n_keys, int key_first, const int32_t
         const vf old_max = vf_load(max + v);
         vf new_max = old_max;
         for (int j = 0; j < n_keys; j++) {
-            vf s = vf_load(scores + j * BM + v) * params->scale;
-            if (params->softcap > 0.0f) s = vf_tanh(s / params->softcap) * params->softcap;
             const vi key = vi_set(key_first + j);
-            s = vf_select((key >= first) & (key <= last), s, minus_inf);
+            const vf s = vf_select((key >= first) & (key <= last), scaled_score(vf_load(scores + j * BM + v), params),
+                                   minus_inf);
             vf_store(scores + j * BM + v, s);
             new_max = vf_max(new_max, s);
         }
-        const vf base = vf_select(new_max == minus_inf, vf_set(0.0f), new_max); // no key yet: every exp is 0
-        const vf factor = vf_exp(old_max - base);
-        vf totals[SOFTMAX_CHAINS] = {vf_set(0.0f), vf_set(0.0f), vf_set(0.0f), vf_set(0.0f)};
-        for (int j = 0; j < n_keys; j++) {
-            const vf e = vf_exp(vf_load(scores + j * BM + v) - base);
-            vf_store(scores + j * BM + v, e);
-            totals[j % SOFTMAX_CHAINS] += e;
+        const vf base = vf_select(new_max == minus_inf, zero, new_max); // no key yet: every weight is 0
+        const vf factor = vf_select(old_max == minus_inf, zero, exp2_below(old_max, base));
+        vf totals[SOFTMAX_CHAINS] = {zero, zero, zero, zero};
+        for (int first_key = 0; first_key < n_keys; first_key += SOFTMAX_CHAINS) {
+#pragma GCC unroll 4
+            for (int j = 0; j < SOFTMAX_CHAINS; j++) {
+                if (first_key + j >= n_keys) break;
+                float *at = scores + (first_key + j) * BM + v;
+                const vf s = vf_load(at), e = vf_select(s == minus_inf, zero, exp2_below(s, base));
+                vf_store(at, e);
+                totals[j] += e;
+            }
         }
         const vf total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
         vf_store(max + v, new_max);
@@ -307,6 +321,8 @@ static void rebase(cpu_stats *s, const float *new_max) {
     memcpy(s->max, new_max, BM * sizeof(float));
 }
 
+#define STATS_CHAINS 2 // interleaved sums over columns: they hide the latency of an addition
+
 static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
     _Alignas(64) float new_max[BM];
     bool larger = false;
@@ -322,20 +338,23 @@ static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
     for (int t = 0; t < s->n_temperatures; t++) {
         for (int v = 0; v < n_lanes; v += CPU_LANES) {
             const vf max = vf_load(new_max + v), m = vf_select(max == vf_set(-INFINITY), vf_set(0.0f), max);
-            const vf inv_t = vf_load(s->inv_t + t * BM + v), floor = vf_set(-88.0f);
-            vf p0 = vf_set(0.0f), p1 = p0, p2 = p0;
-            for (int c = 0; c < n_cols; c++) {
-                vf x = (vf_load(logits + c * BM + v) - m) * inv_t;
-                x = vf_select(x < floor, floor, x); // its exp is 0: keeps 0 * x finite
-                const vf e = vf_exp(x), xe = x * e;
-                p0 += e;
-                p1 += xe;
-                p2 = vf_fma(x, xe, p2);
+            const vf per_t = vf_load(s->inv_t + t * BM + v) * LOG2_E, floor = vf_set(EXP2_FLOOR);
+            vf p[STATS_CHAINS][3] = {{vf_set(0.0f), vf_set(0.0f), vf_set(0.0f)}};
+            for (int first = 0; first < n_cols; first += STATS_CHAINS) {
+#pragma GCC unroll 2
+                for (int j = 0; j < STATS_CHAINS; j++) {
+                    if (first + j >= n_cols) break;
+                    const vf logit = vf_load(logits + (first + j) * BM + v);
+                    const vf x = vf_at_least(floor, (logit - m) * per_t), e = vf_exp2_floored(x), xe = x * e;
+                    p[j][0] += e;
+                    p[j][1] += xe;
+                    p[j][2] = vf_fma(x, xe, p[j][2]);
+                }
             }
+            const double unit[3] = {1.0, LN_2, LN_2 * LN_2}; // x was in powers of 2
             double *sums = s->sums + (ptrdiff_t)t * 3 * BM + v;
-            *(vd *)sums += __builtin_convertvector(p0, vd);
-            *(vd *)(sums + BM) += __builtin_convertvector(p1, vd);
-            *(vd *)(sums + 2 * BM) += __builtin_convertvector(p2, vd);
+            for (int i = 0; i < 3; i++)
+                *(vd *)(sums + (ptrdiff_t)i * BM) += __builtin_convertvector(p[0][i] + p[1][i], vd) * unit[i];
         }
     }
 }

@@ -128,20 +128,23 @@ static void single_softmax_step(float *scores, int n_keys, int key_first, const 
     for (int l = 0; l < CPU_LANES; l++) lane[l] = l;
     vf largest = vf_set(*max);
     for (int j = 0; j < n_keys; j += CPU_LANES) { // the scores of the last vector's other keys are masked out
-        vf s = vf_load(scores + j) * params->scale;
-        if (params->softcap > 0.0f) s = vf_tanh(s / params->softcap) * params->softcap;
         const vi key = lane + (key_first + j);
-        s = vf_select((key >= *lo) & (key <= *hi), s, vf_set(-INFINITY));
+        const vf s =
+            vf_select((key >= *lo) & (key <= *hi), scaled_score(vf_load(scores + j), params), vf_set(-INFINITY));
         vf_store(scores + j, s);
         largest = vf_max(largest, s);
     }
     float new_max = *max;
     for (int l = 0; l < CPU_LANES; l++) new_max = new_max < largest[l] ? largest[l] : new_max;
-    const float base = new_max == -INFINITY ? 0.0f : new_max;
-    for (int j = 0; j < n_keys; j += CPU_LANES) vf_store(scores + j, vf_exp(vf_load(scores + j) - base));
+    const vf base = vf_set(new_max == -INFINITY ? 0.0f : new_max), zero = vf_set(0.0f);
+    for (int j = 0; j < n_keys; j += CPU_LANES) {
+        const vf s = vf_load(scores + j);
+        vf_store(scores + j, vf_select(s == vf_set(-INFINITY), zero, exp2_below(s, base)));
+    }
     float totals[SOFTMAX_CHAINS] = {0};
     for (int j = 0; j < n_keys; j++) totals[j % SOFTMAX_CHAINS] += scores[j];
-    const vf factor = vf_exp(vf_set(*max - base)), total = vf_set((totals[0] + totals[1]) + (totals[2] + totals[3]));
+    const vf factor = *max == -INFINITY ? zero : exp2_below(vf_set(*max), base);
+    const vf total = vf_set((totals[0] + totals[1]) + (totals[2] + totals[3]));
     *max = new_max;
     *sum = vf_fma(vf_set(*sum), factor, total)[0];
     *correction = factor[0];

@@ -42,16 +42,6 @@ void cpu_matrix_rows(const cpu_matrix *w, int first, int n, float *dst) {
     w->type->dequantize(w->rows + (size_t)first * w->row_bytes, dst, (size_t)n * (size_t)w->n_in);
 }
 
-bool cpu_pack_alloc(cpu_matrix *w) {
-    w->data = mem_alloc((size_t)cpu_matrix_groups(w) * w->group_bytes, 1);
-    return w->data != NULL;
-}
-
-void cpu_pack_free(cpu_matrix *w) {
-    mem_free(w->data);
-    w->data = NULL;
-}
-
 // ------------------------------------------------------------------------------------------------------- one column
 
 /// One row of the file, taken apart.
@@ -167,6 +157,7 @@ void cpu_pack_group(const cpu_matrix *w, int group, float *scratch) {
     column col = {.scales = scratch, .offsets = scratch + n_runs, .quants = (uint8_t *)(scratch + 2 * n_runs)};
     if (w->format->is_signed) col.bias = (uint8_t)(1u << (w->format->bits - 1));
     const int n_cols = MIN(PACK_COLS, w->n_out - group * PACK_COLS);
+    if (n_cols < PACK_COLS) memset(w->data + (size_t)group * w->group_bytes, 0, w->group_bytes);
     for (int c = 0; c < n_cols; c++) {
         const uint8_t *row = w->rows + (size_t)(group * PACK_COLS + c) * w->row_bytes;
         if (w->format->bits == 0) {

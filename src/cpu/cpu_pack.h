@@ -1,5 +1,5 @@
 /*
- * cpu_pack.h: matrices as the kernels want them. Owns the packed copy of a weight; the file's rows stay where they are.
+ * cpu_pack.h: matrices as the kernels want them: the layout of the packed copy of a weight, and how it is made.
  *
  * PACK_COLS weight rows (columns of a product) make a group. Within a group, four consecutive weights of a row are one
  * 32-bit word, and words of the group's rows lie side by side, so that one vector load gives a k-step of 16 columns (a
@@ -47,7 +47,7 @@ typedef struct cpu_matrix {
     const uint8_t *rows; // [n_out][row_bytes] as in the file's mapping
     size_t row_bytes;
     int n_out, n_in;
-    // packed; data is NULL until cpu_pack_alloc
+    // packed; data is NULL until it is given memory
     const pack_format *format;
     size_t block_bytes, group_bytes;
     uint8_t *data; // [n_groups][group_bytes]
@@ -61,9 +61,10 @@ static inline int cpu_matrix_groups(const cpu_matrix *w) {
 /// dst[n][n_in] = rows first … first + n - 1 from the file.
 void cpu_matrix_rows(const cpu_matrix *w, int first, int n, float *dst);
 
-/// Allocates the packed copy: zeros. False: no memory.
-bool cpu_pack_alloc(cpu_matrix *w);
-void cpu_pack_free(cpu_matrix *w);
+/// Bytes of the packed copy. Who owns `data` gives it as much, aligned to a vector.
+static inline size_t cpu_pack_bytes(const cpu_matrix *w) {
+    return (size_t)cpu_matrix_groups(w) * w->group_bytes;
+}
 /// Floats of scratch that packing a group needs.
 size_t cpu_pack_scratch_floats(const cpu_matrix *w);
 /// Fills one group; groups may be filled by several threads at once, each with its own scratch.

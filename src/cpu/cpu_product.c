@@ -35,17 +35,32 @@ size_t cpu_product_acts_bytes(const cpu_backend *cpu, int n_rows, int n_features
     return most;
 }
 
+static cpu_eager start_preparing(cpu_backend *cpu, const cpu_product *product, const backend_buffer *buf) {
+    const cpu_eager eager = {product, cpu->acts, tile_acts_bytes(product, buf->n_features)};
+    cpu->acts_version = buf->version;
+    cpu->acts_product = product;
+    return eager;
+}
+
+cpu_eager cpu_prepare_eagerly(cpu_backend *cpu, const cpu_kernels *kernels, const backend_buffer *buf) {
+    const cpu_product *product = choose_limbs(cpu, kernels);
+    return buf->multiplied && product ? start_preparing(cpu, product, buf) : (cpu_eager){0};
+}
+
+void cpu_prepare_tile(const cpu_eager *eager, const backend_buffer *buf, int tile) {
+    if (eager->product)
+        eager->product->prepare(cpu_tile(buf, tile), buf->n_features, eager->acts + (size_t)tile * eager->tile_bytes);
+}
+
 typedef struct prepare_job {
-    const cpu_product *product;
+    cpu_eager eager;
     const backend_buffer *x;
-    uint8_t *acts;
-    size_t tile_bytes;
 } prepare_job;
 
-static void prepare_tile(void *context, int tile, int thread) {
+static void prepare_item(void *context, int tile, int thread) {
     (void)thread;
     const prepare_job *job = context;
-    job->product->prepare(cpu_tile(job->x, tile), job->x->n_features, job->acts + (size_t)tile * job->tile_bytes);
+    cpu_prepare_tile(&job->eager, job->x, tile);
 }
 
 const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const cpu_product *product,
@@ -55,14 +70,13 @@ const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const
         *tile_bytes = cpu_pad((size_t)x->n_features * (size_t)x->bm) * sizeof(float);
         return x->data;
     }
-    const int n_tiles = cpu_n_tiles(kernels, n_rows);
+    ((backend_buffer *)(uintptr_t)x)->multiplied = true; // a note about it, not a part of it
     *tile_bytes = tile_acts_bytes(product, x->n_features);
     if (cpu->acts_version == x->version && cpu->acts_product == product) return cpu->acts;
+    const int n_tiles = cpu_n_tiles(kernels, n_rows);
     ASSERT(*tile_bytes * (size_t)n_tiles <= cpu->acts_bytes);
-    prepare_job job = {product, x, cpu->acts, *tile_bytes};
-    cpu_pool_run(cpu->pool, prepare_tile, &job, n_tiles);
-    cpu->acts_version = x->version;
-    cpu->acts_product = product;
+    prepare_job job = {start_preparing(cpu, product, x), x};
+    cpu_pool_run(cpu->pool, prepare_item, &job, n_tiles);
     return cpu->acts;
 }
 
@@ -74,37 +88,49 @@ typedef struct matmul_job {
     const float *bias;
     const uint8_t *acts;
     size_t tile_bytes;
-    int n_tiles, chunk; // tiles in all, and of one item
+    int n_tiles, chunk;        // tiles in all, and of one item
+    int n_groups, group_chunk; // the same of groups
     backend_buffer *out;
 } matmul_job;
 
-static void matmul_item(void *context, int item, int thread) {
-    const matmul_job *job = context;
-    const int n_chunks = (job->n_tiles + job->chunk - 1) / job->chunk, group = item / n_chunks;
-    const int first = item % n_chunks * job->chunk, end = MIN(first + job->chunk, job->n_tiles);
+static void matmul_group(const matmul_job *job, int group, int first_tile, int end_tile, int thread) {
     const int col = group * PACK_COLS, n_cols = MIN(PACK_COLS, job->w->n_out - col);
     void *panel = job->cpu->scratch[thread].panel;
     if (job->product->unpack) job->product->unpack(job->w, group, panel);
-    for (int tile = first; tile < end; tile++) {
+    for (int tile = first_tile; tile < end_tile; tile++) {
         float *out = cpu_tile(job->out, tile) + (size_t)col * (size_t)job->out->bm;
         job->product->multiply(job->w, group, panel, job->acts + (size_t)tile * job->tile_bytes, 0, n_cols, out);
         if (job->bias) job->kernels->add_scalar(n_cols, out, job->bias + col);
     }
 }
 
+static void matmul_item(void *context, int item, int thread) {
+    const matmul_job *job = context;
+    const int n_chunks = (job->n_tiles + job->chunk - 1) / job->chunk;
+    const int first_group = item / n_chunks * job->group_chunk, first_tile = item % n_chunks * job->chunk;
+    for (int group = first_group; group < MIN(first_group + job->group_chunk, job->n_groups); group++)
+        matmul_group(job, group, first_tile, MIN(first_tile + job->chunk, job->n_tiles), thread);
+}
+
 void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                 backend_buffer *out) {
     ASSERT(x->n_features == w->n_in && out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
-    enum { ITEMS_PER_THREAD = 8, FEWEST_TILES = 4 }; // even shares, but unpacking is worth a few tiles
+    // Tiles: even shares, but unpacking is worth a few tiles. Single rows: long runs of groups, since two threads that
+    // take turns in one stream halve its speed (each prefetches what the other will read).
+    enum { ITEMS_PER_THREAD = 8, FEWEST_TILES = 4, STREAMS_PER_THREAD = 4, FEWEST_GROUPS = 16 };
     cpu_backend *cpu = cpu_of(b);
     const cpu_kernels *kernels = cpu_kernels_for(cpu, n_rows);
     matmul_job job = {.cpu = cpu, .kernels = kernels, .w = &w->matrix, .out = out};
     job.bias = bias ? bias->vector : NULL;
     job.product = cpu_choose_product(cpu, kernels, &w->matrix);
     job.n_tiles = cpu_n_tiles(kernels, n_rows);
-    const int n_groups = cpu_matrix_groups(&w->matrix), wanted = b->n_threads * ITEMS_PER_THREAD;
-    job.chunk = MAX(MIN(FEWEST_TILES, job.n_tiles), job.n_tiles / ((wanted + n_groups - 1) / n_groups));
+    job.n_groups = cpu_matrix_groups(&w->matrix);
+    const int share = (job.n_groups + b->n_threads - 1) / b->n_threads; // of a thread
+    job.group_chunk = kernels->block_m == 1 ? MIN(share, MAX(FEWEST_GROUPS, share / STREAMS_PER_THREAD)) : 1;
+    const int n_group_items = (job.n_groups + job.group_chunk - 1) / job.group_chunk;
+    const int wanted = (b->n_threads * ITEMS_PER_THREAD + job.n_groups - 1) / job.n_groups; // runs of tiles
+    job.chunk = MAX(MIN(FEWEST_TILES, job.n_tiles), job.n_tiles / wanted);
     job.acts = cpu_prepare_acts(cpu, kernels, job.product, x, n_rows, &job.tile_bytes);
     cpu_will_write(cpu, out, kernels);
-    cpu_pool_run(cpu->pool, matmul_item, &job, n_groups * ((job.n_tiles + job.chunk - 1) / job.chunk));
+    cpu_pool_run(cpu->pool, matmul_item, &job, n_group_items * ((job.n_tiles + job.chunk - 1) / job.chunk));
 }
