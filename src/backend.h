@@ -142,6 +142,7 @@ struct backend {
     const backend_ops *ops;
     const char *precision; // "exact"
     const char *kernel;    // "avx2"
+    double logprob_bound;  // most that a log-probability at T = 1 may be off, nats: promised for "exact", else measured
     int n_threads;
 };
 

@@ -33,6 +33,8 @@ void enc_put_numerics(const enc_source *s, buffer *out) {
     json_cstring(out, s->model->precision);
     buffer_puts(out, ",\"kernel\":");
     json_cstring(out, s->model->kernel);
+    buffer_puts(out, ",\"logprob_bound\":");
+    json_double(out, s->model->logprob_bound);
     buffer_puts(out, "}");
 }
 

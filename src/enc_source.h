@@ -42,7 +42,7 @@ size_t enc_values_of_entry(const enc_source *s);
 size_t enc_top_n(const enc_source *s);
 
 void enc_put_model(const enc_source *s, buffer *out);    // {"name":…,"architecture":…,"n_vocab":…,"sha256":…}
-void enc_put_numerics(const enc_source *s, buffer *out); // {"backend":…,"precision":…,"kernel":…}
+void enc_put_numerics(const enc_source *s, buffer *out); // {"backend":…, "precision":…, …}
 void enc_put_temperatures(const enc_source *s, buffer *out); // [0.5,1]
 void enc_put_usage(const enc_source *s, buffer *out);        // {"prompt_tokens":…,"positions":…}
 

@@ -83,6 +83,7 @@ static void fill_info(logitd_engine *e) {
     info->backend = e->backend->ops->name;
     info->precision = e->backend->precision;
     info->kernel = e->backend->kernel;
+    info->logprob_bound = e->backend->logprob_bound;
     info->n_threads = e->backend->n_threads;
     info->n_params = e->model->n_params;
     info->n_vocab = hp->n_vocab;

@@ -107,6 +107,8 @@ static http_step handle_model(http_exchange *x) {
     put_member(out, "backend", m->backend);
     put_member(out, "precision", m->precision);
     put_member(out, "kernel", m->kernel);
+    buffer_puts(out, ",\"logprob_bound\":");
+    json_double(out, m->logprob_bound);
     buffer_printf(out, ",\"n_threads\":%d,\"batch_tokens\":%d,\"kv_tokens\":%d", m->n_threads, m->batch_tokens,
                   m->kv_tokens);
     put_limits(out, m);

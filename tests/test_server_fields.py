@@ -33,7 +33,8 @@ def test_members(server, whole):
     assert set(whole["model"]) == {"name", "architecture", "n_vocab", "sha256"}
     assert whole["model"]["n_vocab"] == 49152
     assert whole["model"]["sha256"] == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    assert set(whole["numerics"]) == {"backend", "precision", "kernel"}
+    assert set(whole["numerics"]) == {"backend", "precision", "kernel", "logprob_bound"}
+    assert whole["numerics"]["precision"] == "exact" and whole["numerics"]["logprob_bound"] == 3e-4
     assert set(whole["timing_ms"]) == {"queue", "compute"} and whole["timing_ms"]["compute"] > 0
     (result,) = whole["results"]
     assert set(result) == {"index", "tokens", "summary", "positions"} and result["index"] == 0

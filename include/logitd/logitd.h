@@ -59,11 +59,12 @@ typedef struct logitd_options {
     const char *model_path;
     const char *backend;   // "auto" (default), "cpu", "cuda"
     const char *precision; // "exact" (default), "fast", "bf16": a backend offers those that it has
-    const char *cpu_level; // "auto" (default), "reference", "portable", "avx2", "avx512", "neon": mask for tests
-    int n_threads;         // default: the number of processors this process may run on
-    int batch_tokens;      // tokens of a batch; default LIMIT_BATCH_TOKENS
-    int n_ctx;             // longest prompt in tokens; default min(the model's context, LIMIT_CTX_TOKENS)
-    int kv_tokens;         // tokens of cut prompts that the KV cache holds; default n_ctx + 4 x batch_tokens
+    const char
+        *cpu_level;   // "auto" (default), "reference", "portable", "avx2", "avx512", "avx512vnni", "neon": for tests
+    int n_threads;    // default: the number of processors this process may run on
+    int batch_tokens; // tokens of a batch; default LIMIT_BATCH_TOKENS
+    int n_ctx;        // longest prompt in tokens; default min(the model's context, LIMIT_CTX_TOKENS)
+    int kv_tokens;    // tokens of cut prompts that the KV cache holds; default n_ctx + 4 x batch_tokens
     void (*progress)(void *arg, const char *what, double fraction); // may be NULL; called while opening
     void *progress_arg;
 } logitd_options;
@@ -80,6 +81,7 @@ typedef struct logitd_model_info {
     const char *backend;       // "cpu", "cuda"
     const char *precision;     // "exact", …
     const char *kernel;        // "avx2", "avx512", …
+    double logprob_bound;      // most that a log-probability at T = 1 may be off from float64, nats
     uint64_t file_bytes;
     uint64_t n_params;
     int n_vocab;

@@ -431,8 +431,11 @@ logitd_status cpu_backend_create(const backend_options *options, backend **out, 
     cpu_backend *cpu = mem_alloc(1, sizeof *cpu);
     if (!cpu) return error_set(err, LOGITD_ENOMEM, "there is no memory for the CPU backend");
     const int n_threads = options->n_threads > 0 ? options->n_threads : util_cpu_count();
-    cpu->base = (backend){
-        .ops = &cpu_ops, .precision = fast ? "fast" : "exact", .kernel = kernels->name, .n_threads = n_threads};
+    cpu->base = (backend){.ops = &cpu_ops,
+                          .precision = fast ? "fast" : "exact",
+                          .logprob_bound = fast ? 5e-2 : 3e-4,
+                          .kernel = kernels->name,
+                          .n_threads = n_threads};
     cpu->kernels = kernels;
     cpu->fast = fast;
     cpu->scratch = mem_alloc((size_t)n_threads, sizeof *cpu->scratch);
