@@ -122,6 +122,7 @@ const logitd_model_info *logitd_model(const logitd_engine *engine) {
                                            .backend = "cpu",
                                            .precision = "exact",
                                            .kernel = "none",
+                                           .logprob_bound = 3e-4,
                                            .n_vocab = FAKE_VOCAB,
                                            .batch_tokens = 8,
                                            .n_ctx = 4096,
