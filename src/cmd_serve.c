@@ -19,6 +19,8 @@ enum {
     OPTION_HOST = 256,
     OPTION_PORT,
     OPTION_DRAIN,
+    OPTION_TLS_CERT,
+    OPTION_TLS_KEY,
     OPTION_KEYS,
     OPTION_ORIGIN,
     OPTION_ALLOW_HOST,
@@ -31,6 +33,8 @@ static const struct option long_options[] = {
     {"host", required_argument, NULL, OPTION_HOST},
     {"port", required_argument, NULL, OPTION_PORT},
     {"drain-seconds", required_argument, NULL, OPTION_DRAIN},
+    {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
+    {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"api-keys", required_argument, NULL, OPTION_KEYS},
     {"allow-origin", required_argument, NULL, OPTION_ORIGIN},
     {"allow-host", required_argument, NULL, OPTION_ALLOW_HOST},
@@ -48,6 +52,7 @@ static void print_help(void) {
         "  --host H              address to listen on (default 127.0.0.1)\n"
         "  --port N              port; 0 picks a free one (default 8080)\n"
         "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n"
+        "  --tls-cert FILE       PEM certificate, with its chain: HTTPS; needs --tls-key FILE\n"
         "  --api-keys FILE       lines of \"name key\"; all but / and /health need a key then; SIGHUP reads it again\n"
         "  --allow-origin O      let pages of this origin ask (CORS), \"*\": of any; may be repeated\n"
         "  --allow-host NAME     a name besides localhost that a server on loopback answers to; may be repeated\n%s"
@@ -93,6 +98,12 @@ static bool read_server_option(int option, serve_options *out) {
         return options_int("port", optarg, 0, 65535, &out->http.port);
     case OPTION_DRAIN:
         return options_int("drain-seconds", optarg, 0, 86400, &out->drain_s);
+    case OPTION_TLS_CERT:
+        out->http.tls_cert_path = optarg;
+        return true;
+    case OPTION_TLS_KEY:
+        out->http.tls_key_path = optarg;
+        return true;
     case OPTION_KEYS:
         g->keys_path = optarg;
         return true;
@@ -118,6 +129,10 @@ static int read_options(int argc, char **argv, serve_options *out) {
         }
     }
     if (optind < argc) return options_wrong("serve", 0, argv);
+    if (!out->http.tls_cert_path != !out->http.tls_key_path) {
+        fputs("logitd serve: --tls-cert and --tls-key are needed together\n", stderr);
+        return 2;
+    }
     if (out->engine.model_path) return -1;
     fputs("logitd serve: --model M.gguf is missing; see logitd serve --help\n", stderr);
     return 2;
@@ -169,6 +184,7 @@ static logitd_status listen_and_wait(service *shared, const serve_options *optio
     http.n_routes = n_routes;
     http.context = shared;
     http.admit = service_admit;
+    http.observe = service_observe;
     http_server *server;
     logitd_status status = http_server_create(&http, &server, err);
     if (status) return status;

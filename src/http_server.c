@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
+#define PEM_BYTES_MAX      (1 << 20)   // of a certificate chain or a key
 #define DISCARD_BODIES     8 // times the limit, of a refused body, read so that the client gets to see the reply
 
 typedef struct exchange {
@@ -486,7 +487,8 @@ static void write_url(http_server *s) {
         getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
     }
-    snprintf(s->url, sizeof s->url, strchr(host, ':') ? "http://[%s]:%s" : "http://%s:%s", host, port);
+    snprintf(s->url, sizeof s->url, strchr(host, ':') ? "%s://[%s]:%s" : "%s://%s:%s",
+             s->options.tls_cert_path ? "https" : "http", host, port);
 }
 
 static logitd_status open_socket(http_server *s, logitd_error *err) {
@@ -508,16 +510,54 @@ static logitd_status open_socket(http_server *s, logitd_error *err) {
                      s->options.port, strerror(why));
 }
 
+static logitd_status read_pem(const char *path, buffer *out, logitd_error *err) {
+    FILE *file = fopen(path, "r");
+    if (!file) return error_set(err, LOGITD_EIO, "cannot open %s: %s", path, strerror(errno));
+    char chunk[4096];
+    size_t n;
+    while ((n = fread(chunk, 1, sizeof chunk, file)) > 0 && out->len < PEM_BYTES_MAX) buffer_append(out, chunk, n);
+    explicit_bzero(chunk, sizeof chunk);
+    fclose(file);
+    if (out->len > 0 && out->len < PEM_BYTES_MAX && !out->failed) return LOGITD_OK;
+    return error_set(err, LOGITD_EIO, "%s cannot be read, is empty or is larger than %d bytes", path, PEM_BYTES_MAX);
+}
+
+/// `tls`: options for HTTPS, ended by MHD_OPTION_END; none for HTTP.
+static struct MHD_Daemon *start_mhd(http_server *s, unsigned flags, const struct MHD_OptionItem *tls) {
+    return MHD_start_daemon(flags | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+                            on_accept, s, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+                            MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
+                            (unsigned)LIMIT_HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT,
+                            (unsigned)(limits.connections + LIMIT_SPARE_CONNECTIONS), MHD_OPTION_CONNECTION_TIMEOUT,
+                            (unsigned)limits.stall_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                            (size_t)LIMIT_CONNECTION_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+}
+
 static logitd_status start_daemon(http_server *s, logitd_error *err) {
-    s->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_accept, s, on_request, s,
-        MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)LIMIT_HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)(limits.connections + LIMIT_SPARE_CONNECTIONS), MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)limits.stall_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_CONNECTION_BYTES,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
-    if (s->daemon) return LOGITD_OK;
-    return error_set(err, LOGITD_EIO, "the HTTP server did not start: %s", strerror(errno));
+    const http_options *o = &s->options;
+    buffer cert = {0}, key = {0};
+    logitd_status status = LOGITD_OK;
+    if (o->tls_cert_path) {
+        status = read_pem(o->tls_cert_path, &cert, err);
+        if (!status) status = read_pem(o->tls_key_path, &key, err);
+    }
+    if (!status) {
+        const struct MHD_OptionItem end = {MHD_OPTION_END, 0, NULL}, tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, cert.data},
+                                                                              {MHD_OPTION_HTTPS_MEM_KEY, 0, key.data},
+                                                                              end};
+        s->daemon = o->tls_cert_path ? start_mhd(s, MHD_USE_TLS, tls) : start_mhd(s, 0, &end);
+        if (!s->daemon) {
+            status =
+                error_set(err, LOGITD_EIO, "the HTTP server did not start: %s",
+                          o->tls_cert_path ? "the files of --tls-cert and --tls-key do not fit together, or are no PEM"
+                                           : strerror(errno));
+        }
+    }
+    if (key.data) explicit_bzero(key.data, key.len);
+    buffer_free(&cert);
+    buffer_free(&key);
+    return status;
 }
 
 logitd_status http_server_create(const http_options *options, http_server **out, logitd_error *err) {
@@ -541,6 +581,10 @@ logitd_status http_server_create(const http_options *options, http_server **out,
 
 const char *http_server_url(const http_server *s) {
     return s->url;
+}
+
+http_server *http_server_of(const http_exchange *x) {
+    return ((const exchange *)x)->server;
 }
 
 int http_server_n_exchanges(http_server *s) {

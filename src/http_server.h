@@ -69,8 +69,9 @@ typedef struct http_route {
 } http_route;
 
 typedef struct http_options {
-    const char *host; // a name or an address; default 127.0.0.1
-    int port;         // 0: any free one
+    const char *host;                         // a name or an address; default 127.0.0.1
+    int port;                                 // 0: any free one
+    const char *tls_cert_path, *tls_key_path; // PEM files: HTTPS; both or neither
     const http_route *routes;
     size_t n_routes;
     void *context; // for the handlers
@@ -81,10 +82,11 @@ typedef struct http_options {
     void (*observe)(const http_exchange *x, bool cut);
 } http_options;
 
-/// Listens and serves until http_server_free. EIO: the address cannot be had.
+/// Listens and serves until http_server_free. EIO: the address cannot be had, or a file of TLS not be read.
 logitd_status http_server_create(const http_options *options, http_server **out, logitd_error *err);
 /// "http://127.0.0.1:8080"
 const char *http_server_url(const http_server *s);
+http_server *http_server_of(const http_exchange *x);
 /// Requests that are being read or answered now.
 int http_server_n_exchanges(http_server *s);
 /// Ends all connections. Every sleeping exchange must have been woken for good: its next step must not be HTTP_WAIT.

@@ -230,6 +230,19 @@ static http_step handle_detokenize(http_exchange *x) {
 
 // -------------------------------------------------------------------------------------------------------- table
 
+static http_step handle_metrics(http_exchange *x) {
+    const service *s = x->context;
+    const char *why;
+    const metrics_now now = {.sched = sched_read_stats(s->sched),
+                             .model = logitd_model(s->engine),
+                             .ready = logitd_healthy(s->engine, &why) && !sched_draining(s->sched),
+                             .n_exchanges = http_server_n_exchanges(http_server_of(x))};
+    x->status = 200;
+    x->content_type = "text/plain; version=0.0.4; charset=utf-8";
+    metrics_write(s->metrics, &now, &x->reply);
+    return HTTP_DONE;
+}
+
 /// Parts of the contract that this build does not have.
 static http_step handle_absent(http_exchange *x) {
     return http_fail(
@@ -263,7 +276,7 @@ const http_route routes[] = {
     {"GET", "/health", handle_health, true},
     {"GET", "/", handle_home, true},
     {"GET", "/vocab", handle_vocab, false},
-    {"GET", "/metrics", handle_absent, false},
+    {"GET", "/metrics", handle_metrics, false},
     {"GET", "/openapi.json", handle_absent, true},
 };
 const size_t n_routes = ARRAY_LEN(routes);
@@ -273,10 +286,16 @@ bool service_admit(http_exchange *x, const http_route *route) {
     return gate_admit(s->gate, x, route && route->open);
 }
 
+void service_observe(const http_exchange *x, bool cut) {
+    const service *s = x->context;
+    metrics_count_request(s->metrics, x, cut);
+}
+
 logitd_status service_init(service *s, const logitd_engine *engine, sched *scheduler, logitd_error *err) {
     *s = (service){.engine = engine, .sched = scheduler, .start_us = clock_us()};
     s->tokens = token_json_create(logitd_tokenizer(engine));
-    if (!s->tokens) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
+    s->metrics = metrics_create(routes, n_routes);
+    if (!s->tokens || !s->metrics) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
     uint64_t random = (uint64_t)clock_us();
     if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
         log_line(LOG_WARN, "no random bytes for reply ids");
@@ -286,5 +305,6 @@ logitd_status service_init(service *s, const logitd_engine *engine, sched *sched
 
 void service_end(service *s) {
     token_json_free(s->tokens);
+    metrics_free(s->metrics);
     *s = (service){0};
 }

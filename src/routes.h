@@ -8,6 +8,7 @@
 #include "gate.h"
 #include "http_server.h"
 #include "memory_plan.h"
+#include "metrics.h"
 #include "sched.h"
 
 typedef struct service {
@@ -15,6 +16,7 @@ typedef struct service {
     sched *sched;
     token_json *tokens;
     int64_t start_us;
+    metrics *metrics;
     gate *gate; // made and freed by the owner of the service
     memory_plan memory;
     char id_prefix[24]; // of reply ids: random once, so that ids of two servers differ
@@ -30,6 +32,8 @@ extern const size_t n_routes;
 
 /// Lets requests in, or fills in why not: http_options.admit.
 bool service_admit(http_exchange *x, const http_route *route);
+/// Counts a request: http_options.observe.
+void service_observe(const http_exchange *x, bool cut);
 
 /// POST /distribution (routes_distribution.c).
 http_step handle_distribution(http_exchange *x);

@@ -19,11 +19,18 @@ typedef struct dist_reply {
     enc_source source;
     enc_reply encoder;
     char id[48];
+    int64_t encode_us; // spent in the encoder
 } dist_reply;
 
 static void finish(http_exchange *x) {
     dist_reply *r = x->state;
-    if (r->job) sched_release(r->service->sched, r->job);
+    if (r->job) {
+        metrics *m = r->service->metrics;
+        metrics_count_seconds(m, SPAN_QUEUE, sched_job_queue_ms(r->service->sched, r->job) / 1000);
+        metrics_count_seconds(m, SPAN_COMPUTE, logitd_job_compute_ms(sched_job_results(r->job)) / 1000);
+        metrics_count_seconds(m, SPAN_ENCODE, (double)r->encode_us / 1e6);
+        sched_release(r->service->sched, r->job);
+    }
     dist_request_free(&r->request);
     mem_free(r);
 }
@@ -94,7 +101,10 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
 
 static enc_step encode(dist_reply *r, buffer *out) {
     r->source.queue_ms = sched_job_queue_ms(r->service->sched, r->job);
-    return enc_reply_next(&r->encoder, out);
+    const int64_t start_us = clock_us();
+    const enc_step step = enc_reply_next(&r->encoder, out);
+    r->encode_us += clock_us() - start_us;
+    return step;
 }
 
 static http_step pull(http_exchange *x, buffer *out) {

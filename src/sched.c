@@ -199,6 +199,12 @@ static void serve_full_rows(sched *s) {
     }
 }
 
+static void count_size(sched_stats *stats, int n_tokens) {
+    int i = 0;
+    while (i < SCHED_BATCH_SIZES && 1 << i < n_tokens) i++;
+    if (n_tokens > 0 && i < SCHED_BATCH_SIZES) stats->n_steps_of_size[i]++;
+}
+
 /// Jobs that have come to their end, however.
 static uint64_t n_ended(const sched *s) {
     return s->stats.n_done + s->stats.n_failed + s->stats.n_canceled;
@@ -224,6 +230,7 @@ static void step(sched *s) {
     pthread_mutex_lock(&s->mutex);
     s->stats.n_steps += n_tokens > 0;
     s->stats.n_tokens += (uint64_t)n_tokens;
+    count_size(&s->stats, n_tokens);
     report_progress(s);
     const int64_t now_us = clock_us();
     s->company = s->stats.n_accepted + (n_ended(s) - ended_before);

@@ -61,6 +61,7 @@ bool sched_draining(sched *s);
 void sched_cancel_all(sched *s);
 
 /// Counters since the start, for /health.
+#define SCHED_BATCH_SIZES 13 // 1, 2, 4 … 4096 tokens
 typedef struct sched_stats {
     int n_queued;  // waiting for the worker
     int n_running; // in the engine
@@ -68,6 +69,7 @@ typedef struct sched_stats {
     uint64_t n_accepted, n_refused, n_done, n_failed, n_canceled;
     uint64_t n_steps, n_tokens; // of the engine
     uint64_t n_full_rows;
+    uint64_t n_steps_of_size[SCHED_BATCH_SIZES]; // [i]: of more than 2^(i-1) and at most 2^i tokens
 } sched_stats;
 sched_stats sched_read_stats(sched *s);
 

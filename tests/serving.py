@@ -60,7 +60,7 @@ class Server:
                 raise AssertionError(f"no `listening on` line after {START_S} s; stderr: {self.log()}") from None
             if line is None:
                 raise AssertionError(f"logitd ended with {self.process.wait()} at start; stderr: {self.log()}")
-            if match := re.search(r"listening on (http://\S+)", line):
+            if match := re.search(r"listening on (https?://\S+)", line):
                 return match[1]
 
     def log(self):

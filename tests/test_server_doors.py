@@ -1,9 +1,12 @@
 """Who may ask, and what is written about it: Host check, CORS, keys and their rotation, request ids, logs, /health."""
 
+import http.client
 import json
 import re
 import signal
 import socket
+import ssl
+import subprocess
 import time
 
 import arch_models
@@ -209,3 +212,41 @@ def test_ready_and_alive(start_server, tiny):
         health = server.get("/health").json()
         assert (health["status"], health["alive"], health["ready"]) == ("draining", True, False)
         assert [server.get("/health?probe=" + p).status for p in ("alive", "ready")] == [200, 503]
+
+
+# -------------------------------------------------------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)  # fmt: skip
+    return folder
+
+
+def test_tls(start_server, tiny, certificate):
+    server = start_server(tiny, "--tls-cert", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
+    assert server.url.startswith("https://")
+    context = ssl.create_default_context(cafile=certificate / "cert.pem")
+    connection = http.client.HTTPSConnection(server.netloc, context=context, timeout=60)
+    for body, first in (({"prompt": "a", "top_n": 2}, b"{"), ({"prompt": "a b c", "top_n": "full", "format": "ndjson"}, b"{")):
+        connection.request("POST", "/distribution", json.dumps(body), {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        assert reply.status == 200 and reply.read(1) == first and len(reply.read()) > 100
+    connection.close()
+    with socket.create_connection(("127.0.0.1", connection.port), timeout=60) as s:  # plain HTTP
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"HTTP/1.1 200" not in s.recv(100)
+
+
+def test_wrong_tls_files(logitd, tiny, certificate):
+    cert, key = certificate / "cert.pem", certificate / "key.pem"
+    for args, code, words in (
+        (["--tls-cert", cert], 2, "needed together"),
+        (["--tls-cert", cert, "--tls-key", certificate / "none"], 1, "cannot open"),
+        (["--tls-cert", key, "--tls-key", cert], 1, "--tls-cert"),
+    ):
+        done = subprocess.run([logitd, "serve", "--model", tiny, "--port", "0", *args], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code and words in done.stderr
