@@ -1,11 +1,12 @@
 /*
- * routes.c: see routes.h. The small handlers, and what of the contract is not in this build.
+ * routes.c: see routes.h. The small handlers.
  */
 #include "routes.h"
 #include "api_error.h"
 #include "json_read.h"
 #include "json_write.h"
 #include "limits.h"
+#include "openapi.h"
 #include <string.h>
 #include <sys/random.h>
 
@@ -243,13 +244,10 @@ static http_step handle_metrics(http_exchange *x) {
     return HTTP_DONE;
 }
 
-/// Parts of the contract that this build does not have.
-static http_step handle_absent(http_exchange *x) {
-    return http_fail(
-        x, 404, "",
-        "%s is not in this build; it has POST /distribution, /tokenize and /detokenize, and GET /model, /vocab and "
-        "/health",
-        x->path);
+static http_step handle_openapi(http_exchange *x) {
+    x->status = 200;
+    buffer_append(&x->reply, openapi_json, (size_t)(openapi_json_end - openapi_json));
+    return HTTP_DONE;
 }
 
 static http_step handle_home(http_exchange *x) {
@@ -277,7 +275,7 @@ const http_route routes[] = {
     {"GET", "/", handle_home, true},
     {"GET", "/vocab", handle_vocab, false},
     {"GET", "/metrics", handle_metrics, false},
-    {"GET", "/openapi.json", handle_absent, true},
+    {"GET", "/openapi.json", handle_openapi, true},
 };
 const size_t n_routes = ARRAY_LEN(routes);
 

@@ -28,7 +28,7 @@ LAYERS = [
     (
         "server",
         ["src/http_*.[ch]", "src/routes*.[ch]", "src/dist_*.[ch]", "src/enc_*.[ch]", "src/json_*.[ch]"]
-        + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float*", "src/safetensors_head.[ch]", "src/memory_plan.[ch]", "src/access_log.[ch]", "src/gate.[ch]", "src/metrics.[ch]"],
+        + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float*", "src/safetensors_head.[ch]", "src/memory_plan.[ch]", "src/access_log.[ch]", "src/gate.[ch]", "src/metrics.[ch]", "src/openapi.h"],
         ["api", "base", "tokenizer", "sched"],
     ),
     ("main", ["src/main.c", "src/commands.h", "src/cmd_*.[ch]"], ["api", "base", "format", "tokenizer", "sched", "server"]),
@@ -38,7 +38,7 @@ LAYERS = [
 ONLY = [
     ("microhttpd.h", ["src/http_server.c"]),
     ("cjson/*", ["src/json_read.c"]),
-    ("sys/mman.h", ["src/gguf.c"]),
+    ("sys/mman.h", ["src/gguf.c", "src/util.c"]),
     ("pcre2.h", ["src/tok_pre.c"]),
     ("nettle/*", ["src/util.c"]),
     ("zlib.h", ["src/http_coding.c"]),

@@ -173,11 +173,6 @@ def test_paths_and_methods(server, method, path, status, allow):
     assert reply.headers["Allow"] == allow
 
 
-@pytest.mark.parametrize("path", ["/openapi.json"])
-def test_absent_parts_say_so(server, path):
-    assert "not in this build" in error_of(server.get(path), 404)["message"]
-
-
 def test_home_page(server):
     reply = server.get("/")
     assert reply.status == 200 and reply.headers["Content-Type"] == "text/html; charset=utf-8"
