@@ -3,6 +3,7 @@
 #define ZSTD_STATIC_LINKING_ONLY // for ZSTD_customMem
 #include "http_coding.h"
 #include "http_accept.h"
+#include <string.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -59,10 +60,11 @@ static void free_memory(void *unused, void *memory) {
     mem_free(memory);
 }
 
-static bool start_gzip(coder *c) {
+static bool start_gzip(coder *c, bool is_text) {
     c->zlib = (z_stream){.zalloc = zlib_alloc, .zfree = free_memory};
     const int gzip_head = 16; // added to the window's bits: a gzip head instead of zlib's
-    return deflateInit2(&c->zlib, GZIP_LEVEL, Z_DEFLATED, MAX_WBITS + gzip_head, 8, Z_DEFAULT_STRATEGY) == Z_OK;
+    const int strategy = is_text ? Z_DEFAULT_STRATEGY : Z_HUFFMAN_ONLY;
+    return deflateInit2(&c->zlib, GZIP_LEVEL, Z_DEFLATED, MAX_WBITS + gzip_head, 8, strategy) == Z_OK;
 }
 
 static bool start_zstd(coder *c) {
@@ -72,12 +74,13 @@ static bool start_zstd(coder *c) {
            !ZSTD_isError(ZSTD_CCtx_setParameter(c->zstd, ZSTD_c_checksumFlag, 1));
 }
 
-coder *coder_create(content_coding coding) {
+coder *coder_create(content_coding coding, const char *content_type) {
     ASSERT(coding != CODING_IDENTITY);
     coder *c = mem_alloc(1, sizeof *c);
     if (!c) return NULL;
     c->coding = coding;
-    if (coding == CODING_GZIP ? start_gzip(c) : start_zstd(c)) return c;
+    const bool is_text = strstr(content_type, "json") || !strncmp(content_type, "text/", strlen("text/"));
+    if (coding == CODING_GZIP ? start_gzip(c, is_text) : start_zstd(c)) return c;
     coder_free(c);
     return NULL;
 }

@@ -255,7 +255,7 @@ static content_coding choose_coding(exchange *e) {
     const http_exchange *x = &e->x;
     if (x->status != 200 || (!x->pull && x->reply.len < LIMIT_CODED_BYTES)) return CODING_IDENTITY;
     content_coding coding = coding_accepted(http_header(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
-    if (coding != CODING_IDENTITY) e->coder = coder_create(coding);
+    if (coding != CODING_IDENTITY) e->coder = coder_create(coding, x->content_type);
     return e->coder ? coding : CODING_IDENTITY; // without memory for it, as it is
 }
 

@@ -78,7 +78,7 @@ static void pieces_read_back(void **state) {
     for (content_coding coding = CODING_ZSTD; coding < CODING_IDENTITY; coding++) {
         static const size_t sizes[] = {1, 999, 70000, 300000};
         for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
-            coder *c = coder_create(coding);
+            coder *c = coder_create(coding, k % 2 ? "application/json" : "application/vnd.safetensors");
             buffer coded = {0}, read = {0};
             size_t step = sizes[k] == 1 ? N : sizes[k];
             for (size_t i = 0; i < N; i += step) {
@@ -98,7 +98,7 @@ static void pieces_read_back(void **state) {
 static void a_flush_makes_all_of_it_readable(void **state) {
     (void)state;
     for (content_coding coding = CODING_ZSTD; coding < CODING_IDENTITY; coding++) {
-        coder *c = coder_create(coding);
+        coder *c = coder_create(coding, "text/plain");
         buffer coded = {0}, read = {0};
         assert_true(coder_write(c, "", 0, CODER_FLUSH, &coded));
         assert_int_equal(coded.len, 0); // nothing to say yet
@@ -121,7 +121,7 @@ static void a_flush_makes_all_of_it_readable(void **state) {
 static void an_empty_stream_is_a_stream(void **state) {
     (void)state;
     for (content_coding coding = CODING_ZSTD; coding < CODING_IDENTITY; coding++) {
-        coder *c = coder_create(coding);
+        coder *c = coder_create(coding, "text/plain");
         buffer coded = {0}, read = {0};
         assert_true(coder_write(c, NULL, 0, CODER_FINISH, &coded));
         assert_true(decode(coding, &coded, &read));
