@@ -1,191 +1,192 @@
 /*
- * bench.c: logitd-bench, the service's work timed without the network, beside the machine's own peaks.
- *
- *   logitd-bench --model M.gguf [--tokens 512] [--repeat 5] [--threads N] [--cpu LEVEL] [--json]
- *
- * Cases are whole requests to the engine: all positions with statistics and top 20, at one and at eight temperatures,
- * for several prompt lengths; and the last position alone, where the final projection hardly counts. Best and median of
- * several runs, the share of the measured f32 multiply-add peak counting 2 FLOPs for each weight and position.
+ * bench.c: logitd-bench: options, and the sections in turn. Prints a table while it measures; --json also writes the
+ * whole as one document (report.h). Bad options end with 2 and one sentence, a failure with 1.
  */
-#include "logitd/logitd.h"
-#include "peaks.h"
-#include "util.h"
+#include "bench.h"
+#include "limits.h"
+#include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct bench_options {
-    logitd_options engine;
-    int n_tokens, n_repeat;
-    bool json;
-} bench_options;
+static const bench_section sections[] = {
+    {"peaks", "what the machine can do, measured", section_peaks},
+    {"matmul", "matrix products alone, by CPU level and weight format", section_matmul},
+    {"projection", "final projection with statistics, target rank and top 20", section_projection},
+    {"profile", "one forward pass, by operation and weight", section_profile},
+    {"requests", "whole requests to the engine, top 20 and statistics of all positions", section_requests},
+    {"decode", "one new token a sequence over a KV cache, with statistics and top 20", section_decode},
+    {"threads", "one request, with fewer threads", section_threads},
+};
 
-typedef struct bench_case {
-    const char *name;
-    int n_tokens, n_temperatures, top_n;
-    bool last_only;
-} bench_case;
+static const char usage[] =
+    "usage: logitd-bench --model M.gguf [OPTIONS]\n\n"
+    "  --only A,B        sections: peaks, matmul, projection, profile, requests, decode, threads (default all)\n"
+    "  --json FILE       also write everything as JSON; - is stdout, without the table\n"
+    "  --tokens N        positions of a typical request (default 512)\n"
+    "  --repeat N        most runs of a case, 3 to 101 (default 25)\n"
+    "  --seconds S       time for the runs of a case (default 2); three are always done\n"
+    "  --threads N       worker threads (default: the processors of this process)\n"
+    "  --cpu LEVEL       auto, reference, portable, avx2, avx512 or neon (default auto)\n"
+    "  --precision P     exact, fast or bf16 (default exact)\n\n"
+    "A multiply and an add are two operations. \"of limit\": the time at the measured f32 multiply-add peak (c) or at "
+    "the\n"
+    "measured read bandwidth (m), whichever is longer, as a share of the best time. Spread: median over best.\n";
 
-typedef struct bench_result {
-    double best_ms, median_ms;
-} bench_result;
+typedef struct command {
+    bench bench;
+    const char *only, *json;
+} command;
 
-enum { MAX_REPEAT = 101 };
-
-static int compare_doubles(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+backend_options bench_backend_options(const bench *b) {
+    return (backend_options){
+        .precision = b->engine.precision, .cpu_level = b->engine.cpu_level, .n_threads = b->engine.n_threads};
 }
 
-/// One request, start to end. Returns ms, or a negative number with *err filled.
-static double run_once(logitd_engine *engine, const logitd_request *request, logitd_error *err) {
-    logitd_job *job;
-    const int64_t start = clock_us();
-    if (logitd_job_create(engine, request, &job, err)) return -1.0;
-    if (logitd_submit(engine, job, err)) {
-        logitd_job_free(job);
-        return -1.0;
+// ---------------------------------------------------------------------------------------------------------- options
+
+static bool read_number(const char *option, const char *text, double min, double max, double *out) {
+    char *end;
+    errno = 0;
+    const double value = strtod(text, &end);
+    if (!errno && end != text && !*end && value >= min && value <= max) {
+        *out = value;
+        return true;
     }
-    while (logitd_job_state(job) == LOGITD_RUNNING) logitd_step(engine);
-    const bool failed = logitd_job_state(job) == LOGITD_FAILED;
-    if (failed) *err = *logitd_job_error(job);
-    logitd_job_free(job);
-    return failed ? -1.0 : (double)(clock_us() - start) / 1000.0;
+    fprintf(stderr, "logitd-bench: --%s is \"%s\"; it must be a number from %g to %g\n", option, text, min, max);
+    return false;
 }
 
-static bool run_case(logitd_engine *engine, const bench_case *c, int n_repeat, bench_result *out, logitd_error *err) {
-    static const double temperatures[] = {1.0, 0.5, 2.0, 0.7, 0.1, 0.3, 1.5, 0.9};
-    double ms[MAX_REPEAT];
-    int32_t *tokens = mem_alloc((size_t)c->n_tokens, sizeof *tokens);
-    int32_t *positions = mem_alloc((size_t)c->n_tokens, sizeof *positions);
-    ASSERT(tokens && positions && n_repeat <= MAX_REPEAT);
-    for (int i = 0; i < c->n_tokens; i++) {
-        tokens[i] = (int32_t)(((int64_t)i * 7919 + 1000) % logitd_model(engine)->n_vocab);
-        positions[i] = c->last_only ? c->n_tokens - 1 : i;
+static bool read_int(const char *option, const char *text, int min, int max, int *out) {
+    double value;
+    if (!read_number(option, text, min, max, &value)) return false;
+    *out = (int)value;
+    if (*out == value) return true;
+    fprintf(stderr, "logitd-bench: --%s is \"%s\"; it must be an integer\n", option, text);
+    return false;
+}
+
+/// Is `name` one of the comma-separated words? NULL: every name is.
+static bool listed(const char *list, const char *name) {
+    const size_t n = strlen(name);
+    for (const char *p = list; p; p = strchr(p, ',')) {
+        p += *p == ',';
+        if (strncmp(p, name, n) == 0 && (p[n] == ',' || !p[n])) return true;
     }
-    const logitd_prompt prompt = {tokens, c->n_tokens, positions, c->last_only ? 1 : c->n_tokens};
-    const logitd_request request = {.prompts = &prompt,
-                                    .n_prompts = 1,
-                                    .temperatures = temperatures,
-                                    .n_temperatures = c->n_temperatures,
-                                    .top_n = c->top_n};
-    bool ok = run_once(engine, &request, err) >= 0.0; // warm: pages of the weights, scratch
-    for (int i = 0; ok && i < n_repeat; i++) ok = (ms[i] = run_once(engine, &request, err)) >= 0.0;
-    mem_free(tokens);
-    mem_free(positions);
-    if (!ok) return false;
-    qsort(ms, (size_t)n_repeat, sizeof *ms, compare_doubles);
-    *out = (bench_result){.best_ms = ms[0], .median_ms = ms[n_repeat / 2]};
-    return true;
+    return !list;
 }
 
-/// FLOPs of a case: 2 for each weight of a block and each position, and for the output matrix where it is asked.
-static double count_flops(const logitd_model_info *m, const bench_case *c) {
-    const double q = (double)m->n_head * m->head_dim, kv = (double)m->n_head_kv * m->head_dim, n = c->n_tokens;
-    const double block = (double)m->n_embd * (2 * q + 2 * kv + 3.0 * m->n_ff),
-                 attention = q * n; // causal: half of 2 q n
-    return 2.0 * n * (block + attention) * m->n_layer + 2.0 * (c->last_only ? 1.0 : n) * (double)m->n_embd * m->n_vocab;
+/// Every word of --only must be a section.
+static bool check_only(const char *only) {
+    size_t n_words = only != NULL, n_found = 0;
+    for (const char *p = only; p && (p = strchr(p, ',')); p++) n_words++;
+    for (size_t i = 0; only && i < ARRAY_LEN(sections); i++) n_found += listed(only, sections[i].name);
+    if (n_words == n_found) return true;
+    fprintf(stderr, "logitd-bench: --only is \"%s\"; it must be some of", only);
+    for (size_t i = 0; i < ARRAY_LEN(sections); i++) fprintf(stderr, "%s %s", i ? "," : "", sections[i].name);
+    fputc('\n', stderr);
+    return false;
 }
 
-static void print_row(const bench_options *o, const logitd_model_info *m, const bench_case *c, bench_result r,
-                      double peak, bool first) {
-    const double gflops = count_flops(m, c) / r.best_ms / 1e6;
-    if (o->json)
-        printf(
-            "%s\n    {\"name\": \"%s\", \"tokens\": %d, \"temperatures\": %d, \"best_ms\": %.3f, \"median_ms\": %.3f, "
-            "\"tokens_per_s\": %.1f, \"gflops\": %.1f, \"share_of_peak\": %.4f}",
-            first ? "" : ",", c->name, c->n_tokens, c->n_temperatures, r.best_ms, r.median_ms,
-            c->n_tokens / r.best_ms * 1e3, gflops, gflops / peak);
-    else
-        printf("%-34s %6d %4d %11.1f %11.1f %11.0f %9.1f %7.0f%%\n", c->name, c->n_tokens, c->n_temperatures, r.best_ms,
-               r.median_ms, c->n_tokens / r.best_ms * 1e3, gflops, 100.0 * gflops / peak);
-}
-
-static int run(const bench_options *o) {
-    logitd_engine *engine;
-    logitd_error err = {0};
-    if (logitd_open(&o->engine, &engine, &err)) {
-        fprintf(stderr, "logitd-bench: %s\n", err.message);
-        return 1;
-    }
-    const logitd_model_info *m = logitd_model(engine);
-    const double fma = peak_fma_gflops(m->n_threads), read = peak_read_gbps(m->n_threads);
-    const int n = MIN(o->n_tokens, m->n_ctx);
-    const bench_case cases[] = {
-        {"all positions, top 20", n, 1, 20, false},
-        {"all positions, top 20, 8 T", n, 8, 20, false},
-        {"all positions, top 1024", n, 1, 1024, false},
-        {"last position only", n, 1, 20, true},
-        {"all positions, short prompt", MIN(32, n), 1, 20, false},
-        {"one token", 1, 1, 20, false},
-    };
-    if (o->json)
-        printf(
-            "{\"model\": \"%s\", \"kernel\": \"%s\", \"threads\": %d, \"peak_fma_gflops\": %.1f, \"peak_read_gbps\": "
-            "%.1f,\n  \"cases\": [",
-            m->name, m->kernel, m->n_threads, fma, read);
-    else
-        printf(
-            "%s (%s), %s, %d threads; measured peaks: %.0f GFLOP/s of f32 multiply-adds, %.1f GB/s read\n\n%-34s %6s "
-            "%4s %11s %11s %11s %9s %8s\n",
-            m->name, m->architecture, m->kernel, m->n_threads, fma, read, "request", "tokens", "T", "best ms",
-            "median ms", "tokens/s", "GFLOP/s", "of peak");
-    int status = 0;
-    for (size_t i = 0; i < ARRAY_LEN(cases) && status == 0; i++) {
-        bench_result r;
-        if (run_case(engine, &cases[i], o->n_repeat, &r, &err)) {
-            print_row(o, m, &cases[i], r, fma, i == 0);
-            fflush(stdout);
-        } else {
-            fprintf(stderr, "logitd-bench: %s\n", err.message);
-            status = 1;
+/// -1: go on; else the exit status.
+static int read_options(int argc, char **argv, command *c) {
+    static const struct option options[] = {{"model", required_argument, NULL, 'm'},
+                                            {"only", required_argument, NULL, 'o'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"tokens", required_argument, NULL, 'n'},
+                                            {"repeat", required_argument, NULL, 'r'},
+                                            {"seconds", required_argument, NULL, 's'},
+                                            {"threads", required_argument, NULL, 't'},
+                                            {"cpu", required_argument, NULL, 'c'},
+                                            {"precision", required_argument, NULL, 'p'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    bench *b = &c->bench;
+    double seconds = 2.0;
+    bool ok = true;
+    for (int o; ok && (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (o == '?') return 2; // getopt said what is wrong
+        if (o == 'm') b->engine.model_path = optarg;
+        if (o == 'o') c->only = optarg;
+        if (o == 'j') c->json = optarg;
+        if (o == 'n') ok = read_int("tokens", optarg, 1, LIMIT_CTX_TOKENS, &b->n_tokens);
+        if (o == 'r') ok = read_int("repeat", optarg, TIMING_MIN_RUNS, TIMING_MAX_RUNS, &b->plan.max_runs);
+        if (o == 's') ok = read_number("seconds", optarg, 0.0, 3600.0, &seconds);
+        if (o == 't') ok = read_int("threads", optarg, 1, LIMIT_THREADS, &b->engine.n_threads);
+        if (o == 'c') b->engine.cpu_level = optarg;
+        if (o == 'p') b->engine.precision = optarg;
+        if (o == 'h') {
+            fputs(usage, stdout);
+            return 0;
         }
     }
-    if (o->json) printf("\n  ]}\n");
-    logitd_close(engine);
-    return status;
+    b->plan.budget_ms = seconds * 1e3;
+    if (!ok || !check_only(c->only)) return 2;
+    if (b->engine.model_path && optind == argc) return -1;
+    fprintf(stderr, "logitd-bench: %s; see logitd-bench --help\n",
+            b->engine.model_path ? "only options are expected" : "--model M.gguf is missing");
+    return 2;
 }
 
-static int usage(int status) {
-    fprintf(status ? stderr : stdout, "usage: logitd-bench --model M.gguf [--tokens 512] [--repeat 5] [--threads N] "
-                                      "[--cpu LEVEL] [--json]\n");
+// ------------------------------------------------------------------------------------------------------------- work
+
+/// What the file says of the model, and what the engine makes of it and of the options.
+static logitd_status read_model(bench *b, logitd_error *err) {
+    gguf_file *file = NULL;
+    logitd_engine *engine;
+    logitd_status status = gguf_open(b->engine.model_path, &file, err);
+    if (!status) status = model_read_hparams(file, &b->arch, &b->hp, err);
+    if (!status) b->weight_bytes = session_weight_bytes(file);
+    gguf_close(file);
+    if (!status) status = logitd_open(&b->engine, &engine, err);
+    if (status) return status;
+    const logitd_model_info *m = logitd_model(engine);
+    b->engine.n_threads = m->n_threads;
+    b->n_tokens = MIN(b->n_tokens, m->n_ctx / 2); // decode goes on from half of it
+    report_about(b->report, m);
+    logitd_close(engine);
+    return LOGITD_OK;
+}
+
+/// Arithmetic is at its best of the run so far: others who use the machine only take from it. Reading drifts by itself.
+static void renew_limit(bench *b) {
+    b->limit.gops = MAX(b->limit.gops, peak_gops(b->engine.cpu_level, b->engine.n_threads));
+    b->limit.gbps = peak_read_gbps(b->engine.n_threads);
+}
+
+static logitd_status write_json(const report *r, const char *path, logitd_error *err) {
+    const bool to_stdout = strcmp(path, "-") == 0;
+    char *text = report_json(r);
+    if (!text) return error_set(err, LOGITD_ENOMEM, "there is no memory for the JSON document");
+    FILE *f = to_stdout ? stdout : fopen(path, "w");
+    bool ok = f && fputs(text, f) >= 0 && fputc('\n', f) != EOF && fflush(f) == 0;
+    if (f && !to_stdout) ok = fclose(f) == 0 && ok;
+    free(text);
+    return ok ? LOGITD_OK : error_set(err, LOGITD_EIO, "%s cannot be written: %s", path, strerror(errno));
+}
+
+static logitd_status run(command *c, logitd_error *err) {
+    bench *b = &c->bench;
+    logitd_status status = read_model(b, err);
+    for (size_t i = 0; i < ARRAY_LEN(sections) && !status; i++) {
+        if (!listed(c->only, sections[i].name)) continue;
+        renew_limit(b);
+        report_section(b->report, sections[i].name, sections[i].sentence, b->limit);
+        status = sections[i].run(b, err);
+    }
+    if (!status && c->json) status = write_json(b->report, c->json, err);
     return status;
 }
 
 int main(int argc, char **argv) {
-    bench_options o = {.n_tokens = 512, .n_repeat = 5};
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},  {"tokens", required_argument, NULL, 'n'},
-        {"repeat", required_argument, NULL, 'r'}, {"threads", required_argument, NULL, 't'},
-        {"cpu", required_argument, NULL, 'c'},    {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        switch (c) {
-        case 'm':
-            o.engine.model_path = optarg;
-            break;
-        case 'n':
-            o.n_tokens = atoi(optarg);
-            break;
-        case 'r':
-            o.n_repeat = atoi(optarg);
-            break;
-        case 't':
-            o.engine.n_threads = atoi(optarg);
-            break;
-        case 'c':
-            o.engine.cpu_level = optarg;
-            break;
-        case 'j':
-            o.json = true;
-            break;
-        case 'h':
-            return usage(0);
-        default:
-            return usage(2);
-        }
-    }
-    if (!o.engine.model_path || optind != argc || o.n_tokens < 1 || o.n_repeat < 1 || o.n_repeat > MAX_REPEAT)
-        return usage(2);
-    return run(&o);
+    command c = {.bench = {.n_tokens = 512, .plan = {.max_runs = 25}}};
+    logitd_error err = {0};
+    const int wrong = read_options(argc, argv, &c);
+    if (wrong >= 0) return wrong;
+    c.bench.report = report_create(c.json && strcmp(c.json, "-") == 0 ? NULL : stdout);
+    ASSERT(c.bench.report);
+    const logitd_status status = run(&c, &err);
+    if (status) fprintf(stderr, "logitd-bench: %s\n", err.message);
+    report_free(c.bench.report);
+    return status ? 1 : 0;
 }
