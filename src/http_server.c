@@ -181,7 +181,11 @@ const char *http_header(const http_exchange *x, const char *name) {
 }
 
 const char *http_query(const http_exchange *x, const char *name) {
-    return MHD_lookup_connection_value(((const exchange *)x)->connection, MHD_GET_ARGUMENT_KIND, name);
+    const exchange *e = (const exchange *)x;
+    const char *value = NULL;
+    bool there = MHD_lookup_connection_value_n(e->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value,
+                                               NULL) == MHD_YES;
+    return there && !value ? "" : value;
 }
 
 void http_add_header(http_exchange *x, const char *name, const char *value) {
