@@ -137,7 +137,7 @@ static void attention_tile(void *context, int item, int thread) {
     float *max = scores + CPU_KEY_BLOCK * bm, *sum = max + n_lanes, *correction = sum + n_lanes;
     const float *q = cpu_tile(job->q, tile.tile) + (ptrdiff_t)(tile.head * head_dim * bm);
     _Alignas(64) int32_t lo[CPU_MAX_BLOCK_M], hi[CPU_MAX_BLOCK_M];
-    ASSERT(tile.first_lane < tile.end_lane);
+    ASSERT(bm >= 1 && tile.first_lane < tile.end_lane);
 
     memset(acc, 0, n * sizeof *acc);
     for (int lane = 0; lane < bm; lane++) {
