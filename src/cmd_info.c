@@ -4,6 +4,7 @@
  */
 #include "commands.h"
 #include "gguf.h"
+#include "sha256.h"
 
 #include <errno.h>
 #include <string.h>

@@ -6,6 +6,7 @@
  */
 #include "engine_batch.h"
 #include "limits.h"
+#include "sha256.h"
 #include <math.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct logitd_engine {
     logitd_model_info info;
     arena strings; // of info
     char sha256[65];
+    sha256_task *hashing; // of the file, while opening; else NULL
 
     batcher batcher;      // the submitted jobs and the batch that runs
     int32_t *rows;        // [batch_tokens] rows of the batch whose distributions are wanted
@@ -54,6 +56,13 @@ static const char *file_string(logitd_engine *e, const char *key) {
     char *copy = arena_alloc(&e->strings, s.len + 1, 1);
     if (copy) memcpy(copy, s.data, s.len);
     return copy;
+}
+
+/// Beside the vocabulary, which takes one thread: the weights before it keep all of them busy.
+static logitd_status start_hash(logitd_engine *e, logitd_error *err) {
+    const void *data = gguf_data(e->file, &e->info.file_bytes);
+    e->hashing = sha256_start(data, e->info.file_bytes);
+    return e->hashing ? LOGITD_OK : error_set(err, LOGITD_ENOMEM, "there is no memory or no thread to hash the file");
 }
 
 static logitd_status open_backend(logitd_engine *e, const logitd_options *o, logitd_error *err) {
@@ -151,7 +160,8 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
     if (!status) status = model_load(e->file, e->backend, report_weights, (void *)o, &e->model, err);
     if (status) goto fail;
     report(o, "reading the vocabulary", WEIGHTS_PERCENT / 100.0);
-    status = tokenizer_create(e->file, &e->tok, err);
+    status = start_hash(e, err);
+    if (!status) status = tokenizer_create(e->file, &e->tok, err);
     if (!status && tokenizer_n_vocab(e->tok) != e->model->hp.n_vocab)
         status = error_set(err, LOGITD_EFORMAT, "%s: the tokenizer has %d tokens and the embeddings %d", o->model_path,
                            tokenizer_n_vocab(e->tok), e->model->hp.n_vocab);
@@ -168,8 +178,8 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
         goto fail;
     }
     report(o, "hashing the file", VOCABULARY_PERCENT / 100.0);
-    const void *data = gguf_data(e->file, &e->info.file_bytes);
-    sha256_hex(data, e->info.file_bytes, e->sha256);
+    sha256_finish(e->hashing, e->sha256);
+    e->hashing = NULL;
     report(o, "ready", 1.0);
     *out = e;
     return LOGITD_OK;
@@ -186,6 +196,7 @@ void logitd_close(logitd_engine *e) {
     model_free(e->model);
     if (e->backend) e->backend->ops->destroy(e->backend);
     tokenizer_free(e->tok);
+    sha256_cancel(e->hashing); // before its file goes
     gguf_close(e->file);
     arena_free(&e->strings);
     batcher_free(&e->batcher);

@@ -1,6 +1,7 @@
 // gate.c: see gate.h. `mutex` guards the keys, which gate_reload replaces; the options are fixed.
 #include "gate.h"
 #include "limits.h"
+#include "sha256.h"
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>

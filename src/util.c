@@ -6,7 +6,6 @@
 #include "util.h"
 
 #include <malloc.h>
-#include <nettle/sha2.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -397,15 +396,6 @@ void log_line(log_level level, const char *format, ...) {
 }
 
 // ------------------------------------------------------------------------------------------------- the machine
-
-void sha256_hex(const void *data, size_t n, char out[65]) {
-    struct sha256_ctx state;
-    uint8_t digest[SHA256_DIGEST_SIZE];
-    sha256_init(&state);
-    sha256_update(&state, n, data);
-    sha256_digest(&state, sizeof digest, digest);
-    for (size_t i = 0; i < sizeof digest; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
-}
 
 int util_cpu_count(void) {
     // the kernel refuses a set smaller than its own (EINVAL): double it until it is accepted

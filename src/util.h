@@ -106,9 +106,6 @@ void log_line(log_level level, const char *format, ...) __attribute__((format(pr
 /// The same of a text; as JSON with further members (`"a":1,"b":"c"`), as text without them.
 void log_members(log_level level, const char *text, const char *members);
 
-/// SHA-256 of a block of memory as 64 lower-case hex digits and a NUL.
-void sha256_hex(const void *data, size_t n, char out[65]);
-
 /// Processors that this process may run on, at least 1.
 int util_cpu_count(void);
 

@@ -1,4 +1,5 @@
 /* util.c: values of every function, limits, and what Python says of the same bytes. */
+#include "sha256.h"
 #include "util.h"
 
 #include <setjmp.h>
@@ -299,6 +300,26 @@ static void test_sha256(void **state) {
     assert_string_equal(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
 }
 
+/// More bytes than a thread takes at once, by a million of 'a' (FIPS 180-2, B.3) and by the same as one block.
+static void test_sha256_in_a_thread(void **state) {
+    (void)state;
+    enum { MILLION = 1000000, N = 9 * MILLION + 1 };
+    char *text = mem_alloc(N, 1), hex[65], whole[65];
+    assert_non_null(text);
+    memset(text, 'a', MILLION);
+    sha256_finish(sha256_start(text, MILLION), hex);
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    for (int i = 0; i < N; i++) text[i] = (char)(i % 251);
+    sha256_hex(text, N, whole);
+    sha256_finish(sha256_start(text, N), hex);
+    assert_string_equal(hex, whole);
+    sha256_finish(sha256_start(text, 0), hex);
+    assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    sha256_cancel(sha256_start(text, N)); // the sanitizers see what is read or kept after it
+    sha256_cancel(NULL);
+    mem_free(text);
+}
+
 static void test_cpu_count(void **state) {
     (void)state;
     int count = util_cpu_count();
@@ -390,6 +411,7 @@ int main(void) {
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_log_line),
         cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_sha256_in_a_thread),
         cmocka_unit_test(test_cpu_count),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_memory_has_a_ceiling),
