@@ -130,11 +130,11 @@ static int tile_rows(const project *p, int tile) {
     return MIN(bm, p->n_rows - tile * bm);
 }
 
-/// The products of single rows, one lane each; the lanes after them are zero.
+/// The products of single rows, one lane each. The lanes after them keep what an earlier block left there: finite, and
+/// nobody reads what becomes of it.
 static void single_logits(const project *p, int tile, const void *panel, int group, int first, int n, float *logits) {
     const int bm = p->cpu->kernels->block_m, n_rows = tile_rows(p, tile);
     _Alignas(64) float row[PACK_COLS];
-    memset(logits, 0, (size_t)(n * bm) * sizeof *logits);
     for (int lane = 0; lane < n_rows; lane++) {
         const int r = (p->first_tile + tile) * bm + lane;
         p->product->multiply(p->output, group, panel, p->acts + (size_t)r * p->tile_bytes, first, n, row);
@@ -249,6 +249,7 @@ static void project_part(void *context, int part, int thread) {
     const project *p = context;
     float *logits = p->cpu->scratch[thread].tile;
     int unpacked = -1;
+    memset(logits, 0, PACK_COLS * (size_t)p->cpu->kernels->block_m * sizeof *logits); // lanes that no row will fill
     for (int group = part * PART_GROUPS; group < MIN((part + 1) * PART_GROUPS, p->n_groups); group++) {
         const int first = group * PACK_COLS, n = MIN(PACK_COLS, p->output->n_out - first);
         const void *panel = unpack_group(p, thread, group, &unpacked);
