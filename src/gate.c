@@ -76,7 +76,7 @@ logitd_status gate_reload(gate *g, logitd_error *err) {
     if (!g->options.keys_path) return LOGITD_OK;
     key *keys = mem_alloc(KEYS_MAX, sizeof *keys), *old;
     if (!keys) return error_set(err, LOGITD_ENOMEM, "no memory for the keys");
-    int n;
+    int n = 0;
     logitd_status status = read_keys(g->options.keys_path, keys, &n, err);
     if (status) {
         mem_free(keys);
