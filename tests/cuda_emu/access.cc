@@ -15,16 +15,20 @@ u8 *access_outside(Warp &warp, u32 lane, u64 address, u32 bytes, bool is_write) 
     }
     for (u64 window : {SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW})
         if (address - window < WINDOW_BYTES)
-            throw Fault(FaultKind::ADDRESS_SPACE, lane, "uses a generic address of another state space as a global one");
+            throw Fault(FaultKind::ADDRESS_SPACE, lane,
+                        "uses a generic address of another state space as a global one");
     launch.memory->explain(lane, address, bytes, is_write);
 }
 
 u8 *access_local(Warp &warp, u32 lane, u64 offset, u32 bytes, bool is_write) {
     Block &block = *warp.block;
     u32 size = block.kernel->local_bytes;
-    std::string what = (is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of its local memory";
-    if (offset % bytes != 0) throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
-    if (offset > size || bytes > size - offset) throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which has " + std::to_string(size));
+    std::string what = (is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " +
+                       std::to_string(offset) + " of its local memory";
+    if (offset % bytes != 0)
+        throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
+    if (offset > size || bytes > size - offset)
+        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which has " + std::to_string(size));
     size_t at = (size_t)(warp.index * LANES + lane) * size + offset;
     for (u32 i = 0; i < bytes; i++) {
         if (is_write) block.local_shadow[at + i] = 1;
@@ -35,8 +39,10 @@ u8 *access_local(Warp &warp, u32 lane, u64 offset, u32 bytes, bool is_write) {
 
 const u8 *access_param(Warp &warp, u32 lane, u64 offset, u32 bytes) {
     const std::vector<u8> &params = warp.block->launch->params;
-    std::string what = "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of the parameters";
-    if (offset % bytes != 0) throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
+    std::string what =
+        "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of the parameters";
+    if (offset % bytes != 0)
+        throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
     if (offset > params.size() || bytes > params.size() - offset)
         throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which have " + std::to_string(params.size()));
     return params.data() + offset;
@@ -66,8 +72,8 @@ void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes) {
     traffic.global_sectors_ideal += std::min(distinct, ideal); // a broadcast needs fewer
 }
 
-// 32 banks of 4 bytes. Lanes are served together in groups that move 128 bytes: all, halves or quarters of the warp. In a
-// group each bank gives one word at a time.
+// 32 banks of 4 bytes. Lanes are served together in groups that move 128 bytes: all, halves or quarters of the warp. In
+// a group each bank gives one word at a time.
 void count_shared(Warp &warp, u32 mask, const u64 offsets[LANES], u32 bytes) {
     Traffic &traffic = warp.block->traffic;
     u32 group = bytes <= 4 ? 32 : 128 / bytes;

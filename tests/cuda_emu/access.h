@@ -42,7 +42,8 @@ template <u32 N> inline u8 *access_global(Warp &warp, u32 lane, u64 address, boo
 
 template <u32 N> inline u8 *access_shared(Warp &warp, u32 lane, u64 offset, bool is_write) {
     SharedMemory &shared = warp.block->shared;
-    if (offset > shared.size() || N > shared.size() - offset || offset % N != 0) shared.out_of_bounds(lane, offset, N, is_write);
+    if (offset > shared.size() || N > shared.size() - offset || offset % N != 0)
+        shared.out_of_bounds(lane, offset, N, is_write);
     if (is_write)
         shared.note_write<N>(warp, lane, (u32)offset);
     else
@@ -54,11 +55,14 @@ template <Where W, u32 N> inline u8 *access_at(Warp &warp, u32 lane, u64 address
     if constexpr (W == Where::GLOBAL) return access_global<N>(warp, lane, address, is_write);
     if constexpr (W == Where::SHARED) return access_shared<N>(warp, lane, address, is_write);
     if constexpr (W == Where::LOCAL) return access_local(warp, lane, address, N, is_write);
-    if constexpr (W == Where::PARAM) return const_cast<u8 *>(access_param(warp, lane, address, N)); // stores are not decoded
+    if constexpr (W == Where::PARAM)
+        return const_cast<u8 *>(access_param(warp, lane, address, N)); // stores are not decoded
     if constexpr (W == Where::GENERIC) {
-        if (address - SHARED_WINDOW < WINDOW_BYTES) return access_shared<N>(warp, lane, address - SHARED_WINDOW, is_write);
+        if (address - SHARED_WINDOW < WINDOW_BYTES)
+            return access_shared<N>(warp, lane, address - SHARED_WINDOW, is_write);
         if (address - LOCAL_WINDOW < WINDOW_BYTES) return access_local(warp, lane, address - LOCAL_WINDOW, N, is_write);
-        if (address - PARAM_WINDOW < WINDOW_BYTES && !is_write) return const_cast<u8 *>(access_param(warp, lane, address - PARAM_WINDOW, N));
+        if (address - PARAM_WINDOW < WINDOW_BYTES && !is_write)
+            return const_cast<u8 *>(access_param(warp, lane, address - PARAM_WINDOW, N));
         return access_global<N>(warp, lane, address, is_write);
     }
 }
@@ -75,7 +79,8 @@ template <Where W> inline void count_access(Warp &warp, u32 mask, const u64 addr
     if constexpr (W == Where::GLOBAL) count_global(warp, mask, addresses, bytes);
     if constexpr (W == Where::SHARED) count_shared(warp, mask, addresses, bytes);
     if constexpr (W == Where::GENERIC) // one request is of one space in all that compilers make
-        addresses[lowest_lane(mask)] - SHARED_WINDOW < WINDOW_BYTES ? count_shared(warp, mask, addresses, bytes) : count_global(warp, mask, addresses, bytes);
+        addresses[lowest_lane(mask)] - SHARED_WINDOW < WINDOW_BYTES ? count_shared(warp, mask, addresses, bytes)
+                                                                    : count_global(warp, mask, addresses, bytes);
 }
 
 } // namespace emu

@@ -1,4 +1,5 @@
-// Runs a block: starts its warps, gives them turns in random order, splits and joins their paths, and holds its barriers.
+// Runs a block: starts its warps, gives them turns in random order, splits and joins their paths, and holds its
+// barriers.
 
 #include "machine.h"
 
@@ -10,8 +11,12 @@ namespace {
 
 constexpr u32 POISON = 0xdeadbeef; // what a register holds before it is written
 
-u32 popcount(u32 mask) { return (u32)__builtin_popcount(mask); }
-u32 first_lane(u32 mask) { return (u32)__builtin_ctz(mask); }
+u32 popcount(u32 mask) {
+    return (u32)__builtin_popcount(mask);
+}
+u32 first_lane(u32 mask) {
+    return (u32)__builtin_ctz(mask);
+}
 
 std::string lanes_text(u32 mask) {
     char text[16];
@@ -31,13 +36,26 @@ u32 special_value(const Block &block, const std::string &name, u32 thread) {
         u32 value;
     };
     const Row rows[] = {
-        {"%tid.x", tid[0]}, {"%tid.y", tid[1]}, {"%tid.z", tid[2]},
-        {"%ntid.x", launch.block[0]}, {"%ntid.y", launch.block[1]}, {"%ntid.z", launch.block[2]},
-        {"%ctaid.x", block.index[0]}, {"%ctaid.y", block.index[1]}, {"%ctaid.z", block.index[2]},
-        {"%nctaid.x", launch.grid[0]}, {"%nctaid.y", launch.grid[1]}, {"%nctaid.z", launch.grid[2]},
-        {"%laneid", lane}, {"%warpid", thread / LANES}, {"%nwarpid", WARPS_MAX},
-        {"%lanemask_eq", 1U << lane}, {"%lanemask_lt", (1U << lane) - 1}, {"%lanemask_le", (2U << lane) - 1},
-        {"%lanemask_ge", ~((1U << lane) - 1)}, {"%lanemask_gt", ~((2U << lane) - 1)},
+        {"%tid.x", tid[0]},
+        {"%tid.y", tid[1]},
+        {"%tid.z", tid[2]},
+        {"%ntid.x", launch.block[0]},
+        {"%ntid.y", launch.block[1]},
+        {"%ntid.z", launch.block[2]},
+        {"%ctaid.x", block.index[0]},
+        {"%ctaid.y", block.index[1]},
+        {"%ctaid.z", block.index[2]},
+        {"%nctaid.x", launch.grid[0]},
+        {"%nctaid.y", launch.grid[1]},
+        {"%nctaid.z", launch.grid[2]},
+        {"%laneid", lane},
+        {"%warpid", thread / LANES},
+        {"%nwarpid", WARPS_MAX},
+        {"%lanemask_eq", 1U << lane},
+        {"%lanemask_lt", (1U << lane) - 1},
+        {"%lanemask_le", (2U << lane) - 1},
+        {"%lanemask_ge", ~((1U << lane) - 1)},
+        {"%lanemask_gt", ~((2U << lane) - 1)},
         {"%dynamic_smem_size", launch.dynamic_shared_bytes},
         {"%total_smem_size", launch.dynamic_shared_bytes + block.kernel->shared_declared_bytes},
     };
@@ -128,8 +146,8 @@ u32 run_turn(Warp &warp, i32 turn) {
             lanes += popcount(mask);
             insn->run(warp, *insn, mask);
         }
-    } catch (const Fault &) {
-        block.fault_at = (u32)(insn - code);
+    } catch (const Fault &fault) {
+        block.fault_at = fault.at == ~0U ? (u32)(insn - code) : fault.at;
         throw;
     }
     block.traffic.thread_instructions += lanes;
@@ -142,7 +160,8 @@ std::string waiting_text(const Block &block) {
     for (const Warp &warp : block.warps)
         if (warp.state == WarpState::AT_BARRIER)
             text += (text.empty() ? "" : ", ") + std::string("warp ") + std::to_string(warp.index) + " at barrier " +
-                    std::to_string(warp.barrier_id) + " in PTX line " + std::to_string(block.kernel->locs[warp.pc - 1].ptx_line);
+                    std::to_string(warp.barrier_id) + " in PTX line " +
+                    std::to_string(block.kernel->locs[warp.pc - 1].ptx_line);
     return text;
 }
 
@@ -216,9 +235,12 @@ void warp_pop(Warp &warp) {
     warp.state = WarpState::DONE;
     warp.budget = 0;
     block.n_done++;
-    for (const Warp &other : block.warps)
-        if (other.state == WarpState::AT_BARRIER && block.barriers[other.barrier_id].n_expected == 0)
-            throw Fault(FaultKind::BARRIER, first_lane(warp.first_lanes), "ends while others wait: " + waiting_text(block));
+    for (const Warp &other : block.warps) {
+        if (other.state != WarpState::AT_BARRIER || block.barriers[other.barrier_id].n_expected) continue;
+        Fault fault(FaultKind::BARRIER, first_lane(warp.first_lanes), "ends while others wait: " + waiting_text(block));
+        fault.at = other.pc - 1;
+        throw fault;
+    }
 }
 
 void warp_exit(Warp &warp, u32 mask) {
@@ -284,10 +306,12 @@ void warp_barrier(Warp &warp, u32 id, u32 n_warps, bool waits) {
                         ((warp.first_lanes & ~warp.alive) ? "have exited" : "took another path"));
     if (n_warps == 0 && block.n_done)
         throw Fault(FaultKind::BARRIER, first_lane(warp.active),
-                    "comes to barrier " + std::to_string(id) + ", which " + std::to_string(block.n_done) + " warps of the block have ended without");
+                    "comes to barrier " + std::to_string(id) + ", which " + std::to_string(block.n_done) +
+                        " warps of the block have ended without");
     if (barrier.n_arrived && barrier.n_expected != n_warps)
-        throw Fault(FaultKind::BARRIER, first_lane(warp.active), "names another number of threads for barrier " + std::to_string(id) +
-                                                                     " than the warps that are there already");
+        throw Fault(FaultKind::BARRIER, first_lane(warp.active),
+                    "names another number of threads for barrier " + std::to_string(id) +
+                        " than the warps that are there already");
     if (barrier.participants >> warp.index & 1)
         throw Fault(FaultKind::BARRIER, first_lane(warp.active), "arrives twice at barrier " + std::to_string(id));
     barrier.n_expected = n_warps;

@@ -16,15 +16,21 @@ u16 KernelBuilder::constant_slot(u64 bits, u32 bytes) {
             kernel.constants.push_back((u32)bits);
             if (bytes == 8) kernel.constants.push_back((u32)(bits >> 32));
         }
-        if (kernel.constants.size() / LANES >= CONSTANT_FILE) throw LoadError(function.loc.ptx_line, "too many different literals");
+        if (kernel.constants.size() / LANES >= CONSTANT_FILE)
+            throw LoadError(function.loc.ptx_line, "too many different literals");
     }
     return found->second | CONSTANT_FILE;
 }
 
 u16 KernelBuilder::special_slot(const std::string &name, u32 line) {
-    static const char *const known[] = {"%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y",
-        "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%lanemask_eq", "%lanemask_lt",
-        "%lanemask_le", "%lanemask_ge", "%lanemask_gt", "%dynamic_smem_size", "%total_smem_size"};
+    static const char *const known[] = {"%tid.x",          "%tid.y",       "%tid.z",
+                                        "%ntid.x",         "%ntid.y",      "%ntid.z",
+                                        "%ctaid.x",        "%ctaid.y",     "%ctaid.z",
+                                        "%nctaid.x",       "%nctaid.y",    "%nctaid.z",
+                                        "%laneid",         "%warpid",      "%nwarpid",
+                                        "%lanemask_eq",    "%lanemask_lt", "%lanemask_le",
+                                        "%lanemask_ge",    "%lanemask_gt", "%dynamic_smem_size",
+                                        "%total_smem_size"};
     for (const SpecialSlot &special : kernel.specials)
         if (special.name == name) return special.slot;
     for (const char *candidate : known) {
@@ -59,7 +65,9 @@ bool Decoding::accept_last(const char *modifier) {
     return true;
 }
 
-bool Decoding::next_is_type() const { return !done() && type_named(modifiers_[next_]) != Type::NONE; }
+bool Decoding::next_is_type() const {
+    return !done() && type_named(modifiers_[next_]) != Type::NONE;
+}
 
 Type Decoding::type() {
     if (!next_is_type()) fail(done() ? "a type is missing" : "\"." + modifiers_[next_] + "\" is not supported here");
@@ -82,7 +90,9 @@ void Decoding::fail(const std::string &message) const {
     throw LoadError(statement.loc.ptx_line, "\"" + statement.opcode + "\": " + message);
 }
 
-void Decoding::fail_type(Type) const { fail("this type is not supported"); }
+void Decoding::fail_type(Type) const {
+    fail("this type is not supported");
+}
 
 // ---- operands
 
@@ -91,7 +101,9 @@ void Decoding::expect_operands(size_t low, size_t high) {
     if (n < low || n > high) fail("it has " + std::to_string(n) + " operands");
 }
 
-u32 Decoding::register_bits(const Operand &operand) const { return type_bits(builder.function.registers[operand.index]); }
+u32 Decoding::register_bits(const Operand &operand) const {
+    return type_bits(builder.function.registers[operand.index]);
+}
 
 void Decoding::put_register(u32 to, const Operand &operand, bool is_definition) {
     builder.uses.push_back({index_, to, operand.index, is_definition});
@@ -100,7 +112,8 @@ void Decoding::put_register(u32 to, const Operand &operand, bool is_definition) 
 u64 Decoding::literal_bits(const Operand &operand, Type type) const {
     bool is_f32 = type == Type::F32, is_f64 = type == Type::F64;
     if (operand.imm_type == Type::S64) {
-        if (is_f32 || is_f64 || type == Type::F16 || type == Type::BF16) fail("an integer literal stands where a floating-point value is due");
+        if (is_f32 || is_f64 || type == Type::F16 || type == Type::BF16)
+            fail("an integer literal stands where a floating-point value is due");
         u32 bits = type_bits(type);
         return bits == 64 ? operand.imm : operand.imm & ((1ULL << bits) - 1);
     }
@@ -144,18 +157,22 @@ u32 Decoding::wide_source(u32 to, const Operand &operand, Type type) {
         if (register_bits(operand) < bits || register_bits(operand) == 1) fail("a source's register is too narrow");
         put_register(to, operand, false);
         return register_bits(operand);
-    case OperandKind::IMM: insn.op[to] = builder.constant_slot(literal_bits(operand, type), bits == 64 ? 8 : 4); return bits;
+    case OperandKind::IMM:
+        insn.op[to] = builder.constant_slot(literal_bits(operand, type), bits == 64 ? 8 : 4);
+        return bits;
     case OperandKind::SPECIAL:
         if (bits != 32) fail("a special register has 32 bits");
         insn.op[to] = builder.special_slot(operand.name, statement.loc.ptx_line);
         return 32;
     case OperandKind::VARIABLE:
     case OperandKind::GLOBAL_VARIABLE: {
-        const auto &addresses = operand.kind == OperandKind::VARIABLE ? builder.variable_address : builder.global_variable_address;
+        const auto &addresses =
+            operand.kind == OperandKind::VARIABLE ? builder.variable_address : builder.global_variable_address;
         insn.op[to] = builder.constant_slot(addresses[operand.index] + (u64)operand.offset, bits == 64 ? 8 : 4);
         return bits;
     }
-    default: fail("a source is not a value");
+    default:
+        fail("a source is not a value");
     }
 }
 
@@ -194,12 +211,14 @@ void Decoding::address(u32 to, const Operand &operand) {
         return;
     case OperandKind::VARIABLE:
     case OperandKind::GLOBAL_VARIABLE: {
-        const auto &addresses = operand.kind == OperandKind::VARIABLE ? builder.variable_address : builder.global_variable_address;
+        const auto &addresses =
+            operand.kind == OperandKind::VARIABLE ? builder.variable_address : builder.global_variable_address;
         insn.op[to] = builder.constant_slot(addresses[operand.index], 8);
         insn.aux |= ADDRESS_64;
         return;
     }
-    default: fail("an address must be a register, a variable or a number");
+    default:
+        fail("an address must be a register, a variable or a number");
     }
 }
 
@@ -223,10 +242,12 @@ using OpcodeTable = std::unordered_map<std::string, void (*)(Decoding &)>;
 const OpcodeTable &all_opcodes() {
     static const OpcodeTable table = [] {
         OpcodeTable made;
-        for (auto family : {&FLOW_OPCODES, &INTEGER_OPCODES, &BITS_OPCODES, &COMPARE_OPCODES, &FLOAT_OPCODES, &CONVERT_OPCODES, &MOVE_OPCODES, &MEMORY_OPCODES,
-                            &ATOMIC_OPCODES, &ASYNC_OPCODES, &WARP_OPCODES, &MATRIX_OPCODES})
+        for (auto family :
+             {&FLOW_OPCODES, &INTEGER_OPCODES, &BITS_OPCODES, &COMPARE_OPCODES, &FLOAT_OPCODES, &CONVERT_OPCODES,
+              &MOVE_OPCODES, &MEMORY_OPCODES, &ATOMIC_OPCODES, &ASYNC_OPCODES, &WARP_OPCODES, &MATRIX_OPCODES})
             for (const OpcodeRow &row : *family)
-                if (!made.emplace(row.name, row.decode).second) throw std::logic_error(std::string("two rows for ") + row.name);
+                if (!made.emplace(row.name, row.decode).second)
+                    throw std::logic_error(std::string("two rows for ") + row.name);
         return made;
     }();
     return table;
@@ -264,7 +285,8 @@ void decode_function(KernelBuilder &builder) {
     const Function &function = builder.function;
     Kernel &kernel = builder.kernel;
     if (function.registers.size() >= CONSTANT_FILE) throw LoadError(function.loc.ptx_line, "too many registers");
-    for (Type type : function.registers) builder.predicate_number.push_back(type == Type::PRED ? (u16)kernel.n_predicates++ : NO_OPERAND);
+    for (Type type : function.registers)
+        builder.predicate_number.push_back(type == Type::PRED ? (u16)kernel.n_predicates++ : NO_OPERAND);
     Flow flow = flow_analyse(function);
     kernel.code.resize(flow.code_size);
     kernel.locs.resize(flow.code_size);

@@ -1,5 +1,5 @@
-// Statements → instructions with handlers. Each ops_*.cc owns a family of opcodes: a table of names, each with a function
-// that reads the modifiers and operands and chooses the handler.
+// Statements → instructions with handlers. Each ops_*.cc owns a family of opcodes: a table of names, each with a
+// function that reads the modifiers and operands and chooses the handler.
 //
 // An opcode, a modifier or an operand that no family knows is a LoadError with its line: nothing is ignored.
 #pragma once
@@ -23,7 +23,8 @@ struct KernelBuilder {
     const Module &module;
     const Function &function;
     Kernel &kernel;
-    std::vector<u64> variable_address;        // of the function's variables, in their own space; local and .param ones: in the frame
+    std::vector<u64>
+        variable_address; // of the function's variables, in their own space; local and .param ones: in the frame
     std::vector<u64> global_variable_address; // of the module's variables
     std::vector<u16> predicate_number;        // of the function's registers of type PRED
     std::vector<RegisterUse> uses;
@@ -44,11 +45,11 @@ class Decoding {
     KernelBuilder &builder;
 
     // Modifiers, in their order after the opcode's name.
-    bool accept(const char *modifier);              // takes it if it is the next one
-    bool accept_last(const char *modifier);         // takes it if it is the last one
-    Type type();                                    // the next must be a type
+    bool accept(const char *modifier);      // takes it if it is the next one
+    bool accept_last(const char *modifier); // takes it if it is the last one
+    Type type();                            // the next must be a type
     bool next_is_type() const;
-    std::string word();                             // the next one, whatever it is
+    std::string word();                                       // the next one, whatever it is
     void skip_any(std::initializer_list<const char *> hints); // cache hints and the like
     bool done() const { return next_ == modifiers_.size(); }
 
@@ -90,8 +91,8 @@ struct OpcodeRow {
 };
 
 // The families, one a file.
-extern const std::vector<OpcodeRow> FLOW_OPCODES, INTEGER_OPCODES, BITS_OPCODES, COMPARE_OPCODES, FLOAT_OPCODES, CONVERT_OPCODES, MOVE_OPCODES, MEMORY_OPCODES,
-    ATOMIC_OPCODES, ASYNC_OPCODES, WARP_OPCODES, MATRIX_OPCODES;
+extern const std::vector<OpcodeRow> FLOW_OPCODES, INTEGER_OPCODES, BITS_OPCODES, COMPARE_OPCODES, FLOAT_OPCODES,
+    CONVERT_OPCODES, MOVE_OPCODES, MEMORY_OPCODES, ATOMIC_OPCODES, ASYNC_OPCODES, WARP_OPCODES, MATRIX_OPCODES;
 
 // All of a function, whose calls were inlined. The kernel's layout is set; its code, locs and constants are filled in.
 void decode_function(KernelBuilder &builder);

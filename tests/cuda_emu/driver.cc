@@ -86,9 +86,12 @@ void Driver::enqueue(Stream &to, std::function<Result()> run, std::function<bool
 bool Driver::may_begin(const Stream &stream) const {
     const Work &work = stream.queue.front();
     if (work.ready && !work.ready()) return false;
-    auto is_earlier = [&](const Stream &other) { return !other.queue.empty() && other.queue.front().number < work.number; };
+    auto is_earlier = [&](const Stream &other) {
+        return !other.queue.empty() && other.queue.front().number < work.number;
+    };
     if (!stream.is_default) return !(stream.blocking && is_earlier(default_stream));
-    return std::none_of(streams.begin(), streams.end(), [&](const Stream *other) { return other->blocking && is_earlier(*other); });
+    return std::none_of(streams.begin(), streams.end(),
+                        [&](const Stream *other) { return other->blocking && is_earlier(*other); });
 }
 
 bool Driver::step() {

@@ -88,7 +88,7 @@ class Driver {
     std::string last_finding;
 
     Result initialise();
-    void reset(); // the primary context goes: queues, modules, memory, error
+    void reset();                 // the primary context goes: queues, modules, memory, error
     Stream *stream(void *handle); // null: no such stream
     void enqueue(Stream &stream, std::function<Result()> run, std::function<bool()> ready = {});
     // Does queued work until `until` holds, or nothing is left. Returns the sticky error.

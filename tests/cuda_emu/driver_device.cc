@@ -15,37 +15,44 @@ struct Attribute {
 
 // An A100's, but for what the settings say.
 constexpr Attribute ATTRIBUTES[] = {
-    {1, 1024},                                 // max threads per block
-    {2, 1024}, {3, 1024}, {4, 64},             // max block dimensions
-    {5, 2147483647}, {6, 65535}, {7, 65535},   // max grid dimensions
-    {8, 48 * 1024},                            // shared memory per block
-    {9, 64 * 1024},                            // constant memory
-    {10, 32},                                  // warp size
-    {12, 65536},                               // registers per block
-    {13, 1410000},                             // clock, kHz
-    {15, 1},                                   // concurrent copy and execution
-    {16, 108},                                 // multiprocessors
-    {18, 0},                                   // integrated
-    {19, 1},                                   // can map host memory
-    {20, 0},                                   // compute mode: default
-    {31, 1},                                   // concurrent kernels
-    {33, 0}, {34, 0}, {50, 0},                 // PCI bus, device, domain
-    {36, 1215000},                             // memory clock, kHz
-    {37, 5120},                                // memory bus width, bits
-    {38, 40 * 1024 * 1024},                    // L2 bytes
-    {39, 2048},                                // max threads per multiprocessor
-    {40, 3},                                   // copy engines
-    {41, 1},                                   // unified addressing
-    {75, 0}, {76, 0},                          // compute capability, from the settings
-    {78, 1},                                   // stream priorities
-    {81, 164 * 1024},                          // shared memory per multiprocessor
-    {82, 65536},                               // registers per multiprocessor
-    {83, 0},                                   // managed memory
-    {95, 0},                                   // cooperative launch
-    {97, 163 * 1024},                          // shared memory per block, opt-in
-    {106, 32},                                 // max blocks per multiprocessor
-    {111, 1024},                               // reserved shared memory per block
-    {115, 0},                                  // memory pools
+    {1, 1024}, // max threads per block
+    {2, 1024},
+    {3, 1024},
+    {4, 64}, // max block dimensions
+    {5, 2147483647},
+    {6, 65535},
+    {7, 65535},     // max grid dimensions
+    {8, 48 * 1024}, // shared memory per block
+    {9, 64 * 1024}, // constant memory
+    {10, 32},       // warp size
+    {12, 65536},    // registers per block
+    {13, 1410000},  // clock, kHz
+    {15, 1},        // concurrent copy and execution
+    {16, 108},      // multiprocessors
+    {18, 0},        // integrated
+    {19, 1},        // can map host memory
+    {20, 0},        // compute mode: default
+    {31, 1},        // concurrent kernels
+    {33, 0},
+    {34, 0},
+    {50, 0},                // PCI bus, device, domain
+    {36, 1215000},          // memory clock, kHz
+    {37, 5120},             // memory bus width, bits
+    {38, 40 * 1024 * 1024}, // L2 bytes
+    {39, 2048},             // max threads per multiprocessor
+    {40, 3},                // copy engines
+    {41, 1},                // unified addressing
+    {75, 0},
+    {76, 0},          // compute capability, from the settings
+    {78, 1},          // stream priorities
+    {81, 164 * 1024}, // shared memory per multiprocessor
+    {82, 65536},      // registers per multiprocessor
+    {83, 0},          // managed memory
+    {95, 0},          // cooperative launch
+    {97, 163 * 1024}, // shared memory per block, opt-in
+    {106, 32},        // max blocks per multiprocessor
+    {111, 1024},      // reserved shared memory per block
+    {115, 0},         // memory pools
 };
 
 int capability_part(const Settings &settings, int attribute) {
@@ -76,15 +83,19 @@ constexpr ErrorRow ERRORS[] = {
     {LAUNCH_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"},
     {702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
     {710, "CUDA_ERROR_ASSERT", "device-side assert triggered"},
-    {HOST_MEMORY_ALREADY_REGISTERED, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "part or all of the requested memory range is already mapped"},
+    {HOST_MEMORY_ALREADY_REGISTERED, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED",
+     "part or all of the requested memory range is already mapped"},
     {715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "an illegal instruction was encountered"},
     {716, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
     {717, "CUDA_ERROR_INVALID_ADDRESS_SPACE", "operation not supported on global/shared address space"},
     {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
-    {STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
-    {STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
-    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"},
+    {STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
+    {STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+     "operation failed due to a previous error during capture"},
+    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT",
+     "operation not permitted on an event last recorded in a capturing stream"},
 };
 
 int context_tag; // whose address is the primary context's handle
@@ -212,7 +223,9 @@ EMU_API int cuCtxCreate_v2(void **context, unsigned, int device) {
     return cuDevicePrimaryCtxRetain(context, device);
 }
 
-EMU_API int cuCtxDestroy_v2(void *context) { return context == &context_tag ? cuDevicePrimaryCtxRelease_v2(0) : INVALID_CONTEXT; }
+EMU_API int cuCtxDestroy_v2(void *context) {
+    return context == &context_tag ? cuDevicePrimaryCtxRelease_v2(0) : INVALID_CONTEXT;
+}
 
 EMU_API int cuCtxSetCurrent(void *context) {
     EMU_ENTER_DEVICE(0);
@@ -221,7 +234,9 @@ EMU_API int cuCtxSetCurrent(void *context) {
     return SUCCESS;
 }
 
-EMU_API int cuCtxPushCurrent_v2(void *context) { return cuCtxSetCurrent(context); }
+EMU_API int cuCtxPushCurrent_v2(void *context) {
+    return cuCtxSetCurrent(context);
+}
 
 EMU_API int cuCtxPopCurrent_v2(void **context) {
     if (context) *context = is_current ? &context_tag : nullptr;
@@ -260,10 +275,19 @@ EMU_API int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 // ---- for tests, beside the driver API
 
 // The latest finding, or "".
-EMU_API const char *emu_last_finding() { return Driver::instance().last_finding.c_str(); }
+EMU_API const char *emu_last_finding() {
+    return Driver::instance().last_finding.c_str();
+}
 
-EMU_API void emu_set_seed(unsigned long long seed) {
+// Changes a setting by the end of its variable's name: "SEED", "STEPS", "FAIL_LAUNCH" (counted from now), "TRAFFIC".
+// Not 0: there is no such setting.
+EMU_API int emu_set(const char *name, unsigned long long value) {
     Driver &driver = Driver::instance();
     std::lock_guard<std::recursive_mutex> guard(driver.lock);
-    driver.settings.seed = seed;
+    Settings &settings = driver.settings;
+    if (!strcmp(name, "SEED")) return settings.seed = value, SUCCESS;
+    if (!strcmp(name, "STEPS")) return settings.steps_max = value, SUCCESS;
+    if (!strcmp(name, "FAIL_LAUNCH")) return settings.fail_launch = value ? driver.n_launches + value : 0, SUCCESS;
+    if (!strcmp(name, "TRAFFIC")) return settings.traffic = value, SUCCESS;
+    return INVALID_VALUE;
 }

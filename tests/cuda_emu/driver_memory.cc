@@ -53,12 +53,14 @@ int submit_in(Driver &driver, Stream *stream, bool wait, u64 to, const void *fro
     if (driver.is_pinned((u64)from, bytes) || wait || (stream && stream->capture))
         return submit(driver, stream, wait, [&driver, to, from, bytes] { return copy_in(driver, to, from, bytes); });
     auto aside = std::make_shared<Bytes>((const u8 *)from, (const u8 *)from + bytes);
-    return submit(driver, stream, false, [&driver, to, aside] { return copy_in(driver, to, aside->data(), aside->size()); });
+    return submit(driver, stream, false,
+                  [&driver, to, aside] { return copy_in(driver, to, aside->data(), aside->size()); });
 }
 
 int submit_out(Driver &driver, Stream *stream, bool wait, void *to, u64 from, size_t bytes) {
     if (!driver.memory->holds(from, bytes)) return bytes ? INVALID_VALUE : SUCCESS;
-    bool must_wait = wait || (!driver.is_pinned((u64)to, bytes) && !(stream && stream->capture)); // pageable memory makes the host wait
+    bool must_wait = wait || (!driver.is_pinned((u64)to, bytes) &&
+                              !(stream && stream->capture)); // pageable memory makes the host wait
     return submit(driver, stream, must_wait, [&driver, to, from, bytes] { return copy_out(driver, to, from, bytes); });
 }
 
@@ -100,7 +102,8 @@ EMU_API int cuMemAllocAsync(u64 *address, size_t bytes, void *stream) {
 
 EMU_API int cuMemFreeAsync(u64 address, void *stream) {
     EMU_ENTER();
-    return submit(driver, driver.stream(stream), false, [&driver, address] { return driver.memory->free(address) ? SUCCESS : INVALID_VALUE; });
+    return submit(driver, driver.stream(stream), false,
+                  [&driver, address] { return driver.memory->free(address) ? SUCCESS : INVALID_VALUE; });
 }
 
 EMU_API int cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
@@ -130,7 +133,9 @@ EMU_API int cuMemHostAlloc(void **out, size_t bytes, unsigned) {
     return SUCCESS;
 }
 
-EMU_API int cuMemAllocHost_v2(void **out, size_t bytes) { return cuMemHostAlloc(out, bytes, 0); }
+EMU_API int cuMemAllocHost_v2(void **out, size_t bytes) {
+    return cuMemHostAlloc(out, bytes, 0);
+}
 
 EMU_API int cuMemFreeHost(void *address) {
     EMU_ENTER();

@@ -32,7 +32,8 @@ int load_text(Driver &driver, void **out, const char *text, std::string *message
         auto module = load_module(text, *driver.memory);
         if (module->ptx.target_sm > driver.settings.capability) {
             unload_module(*module, *driver.memory);
-            *message = "the PTX is for sm_" + std::to_string(module->ptx.target_sm) + ", and the device is sm_" + std::to_string(driver.settings.capability);
+            *message = "the PTX is for sm_" + std::to_string(module->ptx.target_sm) + ", and the device is sm_" +
+                       std::to_string(driver.settings.capability);
             return NO_BINARY_FOR_GPU;
         }
         driver.modules.insert(module.get());
@@ -67,8 +68,12 @@ EMU_API int cuModuleLoadDataEx(void **module, const void *image, unsigned n_opti
     return result;
 }
 
-EMU_API int cuModuleLoadData(void **module, const void *image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
-EMU_API int cuModuleLoadFatBinary(void **, const void *) { return NO_BINARY_FOR_GPU; }
+EMU_API int cuModuleLoadData(void **module, const void *image) {
+    return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
+EMU_API int cuModuleLoadFatBinary(void **, const void *) {
+    return NO_BINARY_FOR_GPU;
+}
 
 EMU_API int cuModuleUnload(void *handle) {
     EMU_ENTER();
@@ -113,9 +118,22 @@ EMU_API int cuModuleGetLoadingMode(int *mode) {
 namespace {
 
 // CUfunction_attribute
-enum FunctionAttribute : int { MAX_THREADS = 0, SHARED_BYTES, CONST_BYTES, LOCAL_BYTES, NUM_REGS, PTX_VERSION, BINARY_VERSION, CACHE_MODE, MAX_DYNAMIC_SHARED, CARVEOUT };
+enum FunctionAttribute : int {
+    MAX_THREADS = 0,
+    SHARED_BYTES,
+    CONST_BYTES,
+    LOCAL_BYTES,
+    NUM_REGS,
+    PTX_VERSION,
+    BINARY_VERSION,
+    CACHE_MODE,
+    MAX_DYNAMIC_SHARED,
+    CARVEOUT
+};
 
-u32 shared_opt_in_max() { return 163 * 1024; }
+u32 shared_opt_in_max() {
+    return 163 * 1024;
+}
 
 } // namespace
 
@@ -125,17 +143,36 @@ EMU_API int cuFuncGetAttribute(int *value, int attribute, void *function) {
     if (!loaded) return INVALID_HANDLE;
     const Kernel &kernel = loaded->kernel;
     switch (attribute) {
-    case MAX_THREADS: *value = (int)kernel.max_threads; return SUCCESS;
-    case SHARED_BYTES: *value = (int)kernel.shared_declared_bytes; return SUCCESS;
-    case CONST_BYTES: *value = 0; return SUCCESS;
-    case LOCAL_BYTES: *value = (int)kernel.local_bytes; return SUCCESS;
-    case NUM_REGS: *value = (int)std::min(kernel.n_registers, 255U); return SUCCESS;
+    case MAX_THREADS:
+        *value = (int)kernel.max_threads;
+        return SUCCESS;
+    case SHARED_BYTES:
+        *value = (int)kernel.shared_declared_bytes;
+        return SUCCESS;
+    case CONST_BYTES:
+        *value = 0;
+        return SUCCESS;
+    case LOCAL_BYTES:
+        *value = (int)kernel.local_bytes;
+        return SUCCESS;
+    case NUM_REGS:
+        *value = (int)std::min(kernel.n_registers, 255U);
+        return SUCCESS;
     case PTX_VERSION:
-    case BINARY_VERSION: *value = (int)driver.settings.capability; return SUCCESS;
-    case CACHE_MODE: *value = 0; return SUCCESS;
-    case MAX_DYNAMIC_SHARED: *value = (int)loaded->dynamic_shared_max; return SUCCESS;
-    case CARVEOUT: *value = -1; return SUCCESS;
-    default: return INVALID_VALUE;
+    case BINARY_VERSION:
+        *value = (int)driver.settings.capability;
+        return SUCCESS;
+    case CACHE_MODE:
+        *value = 0;
+        return SUCCESS;
+    case MAX_DYNAMIC_SHARED:
+        *value = (int)loaded->dynamic_shared_max;
+        return SUCCESS;
+    case CARVEOUT:
+        *value = -1;
+        return SUCCESS;
+    default:
+        return INVALID_VALUE;
     }
 }
 
@@ -164,13 +201,15 @@ EMU_API int cuFuncGetName(const char **name, void *function) {
 }
 
 // By threads and shared memory only: how many registers the machine code takes is not known from PTX.
-EMU_API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int block_threads, size_t dynamic_shared) {
+EMU_API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int block_threads,
+                                                        size_t dynamic_shared) {
     EMU_ENTER();
     LoadedKernel *loaded = find_kernel(driver, function);
     if (!loaded) return INVALID_HANDLE;
     if (block_threads < 1 || (u32)block_threads > loaded->kernel.max_threads) return INVALID_VALUE;
     size_t shared = loaded->kernel.shared_declared_bytes + dynamic_shared + 1024;
-    *blocks = (int)std::min({(size_t)32, (size_t)2048 / (((size_t)block_threads + 31) / 32 * 32), (size_t)164 * 1024 / shared});
+    *blocks = (int)std::min(
+        {(size_t)32, (size_t)2048 / (((size_t)block_threads + 31) / 32 * 32), (size_t)164 * 1024 / shared});
     return SUCCESS;
 }
 
@@ -184,7 +223,8 @@ void *const PARAM_END = nullptr, *const PARAM_BUFFER = (void *)1, *const PARAM_S
 bool gather_params(const Kernel &kernel, void **params, void **extra, std::vector<u8> *out) {
     out->assign(kernel.param_bytes, 0);
     if (params) {
-        for (size_t i = 0; i < kernel.params.size(); i++) memcpy(out->data() + kernel.params[i].start, params[i], kernel.params[i].bytes);
+        for (size_t i = 0; i < kernel.params.size(); i++)
+            memcpy(out->data() + kernel.params[i].start, params[i], kernel.params[i].bytes);
         return true;
     }
     const void *buffer = nullptr;
@@ -202,7 +242,8 @@ Result run_launch(Launch &launch, LoadedKernel &loaded) {
     Driver &driver = Driver::instance();
     driver.n_launches++;
     if (driver.n_launches == driver.settings.fail_launch) {
-        driver.report(std::string(fault_name(FaultKind::INJECTED)) + ": kernel " + loaded.kernel.name + ", launch " + std::to_string(driver.n_launches));
+        driver.report(std::string(fault_name(FaultKind::INJECTED)) + ": kernel " + loaded.kernel.name + ", launch " +
+                      std::to_string(driver.n_launches));
         return (Result)fault_result(FaultKind::INJECTED);
     }
     launch.seed = driver.settings.seed * 0x10001 + driver.n_launches;
@@ -218,16 +259,19 @@ Result run_launch(Launch &launch, LoadedKernel &loaded) {
 
 } // namespace
 
-EMU_API int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared_bytes,
-                           void *stream_handle, void **params, void **extra) {
+EMU_API int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                           unsigned shared_bytes, void *stream_handle, void **params, void **extra) {
     EMU_ENTER();
     LoadedKernel *loaded = find_kernel(driver, function);
     Stream *stream = driver.stream(stream_handle);
     if (!loaded || !stream) return INVALID_HANDLE;
     u64 n_threads = (u64)bx * by * bz;
     if (!gx || !gy || !gz || gx > 0x7fffffff || gy > 65535 || gz > 65535 || !n_threads || bz > 64) return INVALID_VALUE;
-    if (n_threads > 1024 || n_threads > loaded->kernel.max_threads) return n_threads > 1024 ? INVALID_VALUE : LAUNCH_OUT_OF_RESOURCES;
-    if (shared_bytes > loaded->dynamic_shared_max || loaded->kernel.shared_declared_bytes + shared_bytes > shared_opt_in_max()) return INVALID_VALUE;
+    if (n_threads > 1024 || n_threads > loaded->kernel.max_threads)
+        return n_threads > 1024 ? INVALID_VALUE : LAUNCH_OUT_OF_RESOURCES;
+    if (shared_bytes > loaded->dynamic_shared_max ||
+        loaded->kernel.shared_declared_bytes + shared_bytes > shared_opt_in_max())
+        return INVALID_VALUE;
     auto launch = std::make_shared<Launch>();
     launch->kernel = &loaded->kernel;
     const u32 grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
@@ -250,6 +294,6 @@ struct LaunchConfig {
 // Launch attributes (clusters, overlap of dependent launches) are not supported.
 EMU_API int cuLaunchKernelEx(const LaunchConfig *config, void *function, void **params, void **extra) {
     if (config->n_attributes) return NOT_SUPPORTED;
-    return cuLaunchKernel(function, config->grid[0], config->grid[1], config->grid[2], config->block[0], config->block[1], config->block[2],
-                          config->shared_bytes, config->stream, params, extra);
+    return cuLaunchKernel(function, config->grid[0], config->grid[1], config->grid[2], config->block[0],
+                          config->block[1], config->block[2], config->shared_bytes, config->stream, params, extra);
 }

@@ -9,7 +9,9 @@ using namespace emu;
 
 namespace {
 
-double now_ms() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now_ms() {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 constexpr unsigned STREAM_NON_BLOCKING = 1;
 
@@ -27,7 +29,9 @@ EMU_API int cuStreamCreateWithPriority(void **out, unsigned flags, int) {
     return SUCCESS;
 }
 
-EMU_API int cuStreamCreate(void **out, unsigned flags) { return cuStreamCreateWithPriority(out, flags, 0); }
+EMU_API int cuStreamCreate(void **out, unsigned flags) {
+    return cuStreamCreateWithPriority(out, flags, 0);
+}
 
 EMU_API int cuStreamSynchronize(void *handle) {
     EMU_ENTER();
@@ -116,7 +120,8 @@ EMU_API int cuStreamWaitEvent(void *stream_handle, void *handle, unsigned) {
     }
     if (stream->capture) return SUCCESS; // what is outside was recorded before
     u64 number = event->recorded;
-    driver.enqueue(*stream, [] { return SUCCESS; }, [event, number] { return event->completed >= number; });
+    driver.enqueue(
+        *stream, [] { return SUCCESS; }, [event, number] { return event->completed >= number; });
     return SUCCESS;
 }
 
@@ -141,7 +146,8 @@ EMU_API int cuEventQuery(void *handle) {
 EMU_API int cuEventElapsedTime(float *ms, void *first, void *last) {
     EMU_ENTER();
     auto *from = (Event *)first, *to = (Event *)last;
-    if (!driver.events.count(from) || !driver.events.count(to) || !from->recorded || !to->recorded) return INVALID_HANDLE;
+    if (!driver.events.count(from) || !driver.events.count(to) || !from->recorded || !to->recorded)
+        return INVALID_HANDLE;
     if (from->completed != from->recorded || to->completed != to->recorded) return NOT_READY;
     *ms = (float)(to->at_ms - from->at_ms);
     return SUCCESS;
@@ -212,7 +218,9 @@ EMU_API int cuGraphDestroy(void *handle) {
     return SUCCESS;
 }
 
-EMU_API int cuGraphExecDestroy(void *handle) { return cuGraphDestroy(handle); }
+EMU_API int cuGraphExecDestroy(void *handle) {
+    return cuGraphDestroy(handle);
+}
 
 EMU_API int cuGraphGetNodes(void *handle, void **, size_t *n) {
     EMU_ENTER();

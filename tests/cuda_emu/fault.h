@@ -43,6 +43,7 @@ struct Fault : std::runtime_error {
         : std::runtime_error(message), kind(fault_kind), lane(fault_lane) {}
     FaultKind kind;
     u32 lane;
+    u32 at = ~0U; // index in Kernel::code of the instruction to name, if it is not the one that threw
 };
 
 } // namespace emu

@@ -6,14 +6,21 @@ namespace emu {
 
 namespace {
 
-bool starts_with(const std::string &text, const char *prefix) { return text.rfind(prefix, 0) == 0; }
-bool is_branch(const Statement &statement) { return starts_with(statement.opcode, "bra") || starts_with(statement.opcode, "brx"); }
-bool is_exit(const Statement &statement) { return statement.opcode == "ret" || statement.opcode == "exit" || starts_with(statement.opcode, "ret."); }
+bool starts_with(const std::string &text, const char *prefix) {
+    return text.rfind(prefix, 0) == 0;
+}
+bool is_branch(const Statement &statement) {
+    return starts_with(statement.opcode, "bra") || starts_with(statement.opcode, "brx");
+}
+bool is_exit(const Statement &statement) {
+    return statement.opcode == "ret" || statement.opcode == "exit" || starts_with(statement.opcode, "ret.");
+}
 
 std::vector<u32> targets_of(const Function &function, const Statement &statement) {
     std::vector<u32> targets;
     if (starts_with(statement.opcode, "brx"))
-        for (u32 label : function.branch_targets[statement.operands.at(1).index]) targets.push_back(function.labels[label]);
+        for (u32 label : function.branch_targets[statement.operands.at(1).index])
+            targets.push_back(function.labels[label]);
     else
         targets.push_back(function.labels[statement.operands.at(0).index]);
     return targets;
@@ -29,7 +36,9 @@ void split_into_blocks(Flow &flow, const Function &function) {
         leads[i + 1] = true;
         if (is_branch(statement))
             for (u32 target : targets_of(function, statement)) {
-                if (target >= n) throw LoadError(statement.loc.ptx_line, "a branch leads to the end of the function, where no ret is");
+                if (target >= n)
+                    throw LoadError(statement.loc.ptx_line,
+                                    "a branch leads to the end of the function, where no ret is");
                 leads[target] = true;
             }
     }
@@ -48,32 +57,31 @@ void connect_blocks(Flow &flow, const Function &function) {
             for (u32 target : targets_of(function, last)) block.next.push_back(flow.block_of[target]);
         if (is_exit(last)) block.falls_out = true;
         if (last.guarded || (!is_branch(last) && !is_exit(last) && last.opcode != "trap")) {
-            if (b + 1 == flow.blocks.size()) throw LoadError(last.loc.ptx_line, "the function's end can be reached without a ret");
+            if (b + 1 == flow.blocks.size())
+                throw LoadError(last.loc.ptx_line, "the function's end can be reached without a ret");
             block.next.push_back(b + 1);
         }
     }
 }
 
 // Immediate post-dominators (Cooper, Harvey, Kennedy: A Simple, Fast Dominance Algorithm), with all exits joined in one
-// node. A way out beside another way on is left out of the graph: lanes that exit are no reason for the others to go
-// their ways apart.
+// node. An early way out, as of `if (i >= n) return`, is left out of the graph: lanes that exit are no reason for the
+// others to go their ways apart. The way out of a loop is not early, and what else the exit can be reached by stays.
 class PostDominators {
   public:
     explicit PostDominators(Flow &flow, const Function &function) : flow_(flow), exit_((u32)flow.blocks.size()) {
-        next_.resize(exit_ + 1);
-        previous_.resize(exit_ + 1);
-        for (u32 b = 0; b < exit_; b++) {
-            for (u32 to : flow.blocks[b].next)
-                if (!(flow.blocks[b].next.size() > 1 && is_only_exit(function, to))) next_[b].push_back(to);
-            if (next_[b].empty() && !flow.blocks[b].next.empty()) next_[b] = flow.blocks[b].next;
-            if (next_[b].empty()) next_[b].push_back(exit_);
-            for (u32 to : next_[b]) previous_[to].push_back(b);
-        }
+        std::vector<bool> keeps_all(exit_, false);
+        connect(function, keeps_all);
+        visit();
+        bool changed = false;
+        for (u32 b = 0; b < exit_; b++)
+            if (number_[b] == NOWHERE) keeps_all[b] = changed = true;
+        if (!changed) return;
+        connect(function, keeps_all);
+        visit();
     }
 
     void run() {
-        number_.assign(exit_ + 1, NOWHERE);
-        visit();
         std::vector<u32> meets(exit_ + 1, NOWHERE);
         meets[exit_] = exit_;
         for (bool changed = true; changed;) {
@@ -95,8 +103,24 @@ class PostDominators {
         return block.first == block.last && is_exit(function.body[block.last]) && !function.body[block.last].guarded;
     }
 
+    void connect(const Function &function, const std::vector<bool> &keeps_all) {
+        next_.assign(exit_ + 1, {});
+        previous_.assign(exit_ + 1, {});
+        for (u32 b = 0; b < exit_; b++) {
+            const std::vector<u32> &all = flow_.blocks[b].next;
+            bool goes_on =
+                std::any_of(all.begin(), all.end(), [&](u32 to) { return to > b && !is_only_exit(function, to); });
+            for (u32 to : all)
+                if (keeps_all[b] || !goes_on || !is_only_exit(function, to)) next_[b].push_back(to);
+            if (all.empty()) next_[b].push_back(exit_);
+            for (u32 to : next_[b]) previous_[to].push_back(b);
+        }
+    }
+
     // Post-order of the reversed graph, without recursion: a function may have thousands of blocks.
     void visit() {
+        number_.assign(exit_ + 1, NOWHERE);
+        order_.clear();
         std::vector<std::pair<u32, size_t>> stack = {{exit_, 0}};
         std::vector<bool> seen(exit_ + 1, false);
         seen[exit_] = true;
@@ -133,7 +157,8 @@ class PostDominators {
 void mark_meetings(Flow &flow, const Function &function) {
     for (Flow::BasicBlock &block : flow.blocks) {
         const Statement &last = function.body[block.last];
-        if (is_branch(last) && block.next.size() > 1 && block.meets != NOWHERE) flow.blocks[block.meets].is_meeting = true;
+        if (is_branch(last) && block.next.size() > 1 && block.meets != NOWHERE)
+            flow.blocks[block.meets].is_meeting = true;
     }
 }
 
@@ -206,7 +231,8 @@ std::vector<Bits> live_at_start(const Flow &flow, const KernelBuilder &builder, 
         u32 block = block_at[builder.uses[i].insn];
         bool is_guarded = builder.kernel.code[builder.uses[i].insn].guard != NO_GUARD;
         for (size_t j = i; j < end; j++)
-            if (!builder.uses[j].is_definition && !defined[block][builder.uses[j].reg]) used[block][builder.uses[j].reg] = true;
+            if (!builder.uses[j].is_definition && !defined[block][builder.uses[j].reg])
+                used[block][builder.uses[j].reg] = true;
         for (size_t j = i; j < end; j++)
             if (builder.uses[j].is_definition && !is_guarded) defined[block][builder.uses[j].reg] = true;
         i = end;
@@ -227,7 +253,8 @@ std::vector<LiveRange> live_ranges(const Flow &flow, const KernelBuilder &builde
     for (u32 i = 0; i < flow.position.size(); i++) block_at[flow.position[i]] = flow.block_of[i];
     std::vector<Bits> live = live_at_start(flow, builder, block_at);
     std::vector<LiveRange> ranges;
-    for (u32 r = 0; r < builder.function.registers.size(); r++) ranges.push_back({r, NOWHERE, 0, type_bits(builder.function.registers[r]) == 64});
+    for (u32 r = 0; r < builder.function.registers.size(); r++)
+        ranges.push_back({r, NOWHERE, 0, type_bits(builder.function.registers[r]) == 64});
     for (const RegisterUse &use : builder.uses) ranges[use.reg].include(use.insn);
     for (u32 b = 0; b < flow.blocks.size(); b++) {
         u32 end = flow.position[flow.blocks[b].last];
@@ -237,7 +264,9 @@ std::vector<LiveRange> live_ranges(const Flow &flow, const KernelBuilder &builde
                 if (live[to][r]) ranges[r].include(end);
         }
     }
-    ranges.erase(std::remove_if(ranges.begin(), ranges.end(), [](const LiveRange &range) { return range.from == NOWHERE; }), ranges.end());
+    ranges.erase(
+        std::remove_if(ranges.begin(), ranges.end(), [](const LiveRange &range) { return range.from == NOWHERE; }),
+        ranges.end());
     std::sort(ranges.begin(), ranges.end(), [](const LiveRange &a, const LiveRange &b) { return a.from < b.from; });
     return ranges;
 }
@@ -260,7 +289,8 @@ void flow_assign_slots(const Flow &flow, KernelBuilder &builder) {
     }
     kernel.n_registers = (u32)busy_until.size();
     kernel.n_slots = first + kernel.n_registers;
-    if (kernel.n_slots >= CONSTANT_FILE) throw LoadError(builder.function.loc.ptx_line, "too many registers live at once");
+    if (kernel.n_slots >= CONSTANT_FILE)
+        throw LoadError(builder.function.loc.ptx_line, "too many registers live at once");
     for (const RegisterUse &use : builder.uses) kernel.code[use.insn].op[use.operand] = slot_of[use.reg];
 }
 

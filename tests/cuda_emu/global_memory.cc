@@ -96,7 +96,8 @@ void GlobalMemory::mark_read_only(u64 address, u64 bytes) {
 }
 
 void GlobalMemory::explain(u32 lane, u64 address, u32 bytes, bool is_write) const {
-    std::string what = std::string(is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at " + hex(address);
+    std::string what =
+        std::string(is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at " + hex(address);
     if (address % bytes != 0)
         throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
     auto found = find(address);
@@ -105,11 +106,13 @@ void GlobalMemory::explain(u32 lane, u64 address, u32 bytes, bool is_write) cons
     u64 at = address - found->first, size = found->second.bytes;
     std::string where = "an allocation of " + std::to_string(size) + " bytes at " + hex(found->first);
     if (at + bytes > size)
-        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", " + std::to_string(at + bytes - size) + " bytes past the end of " + where);
+        throw Fault(FaultKind::OUT_OF_BOUNDS, lane,
+                    what + ", " + std::to_string(at + bytes - size) + " bytes past the end of " + where);
     if (!found->second.live) throw Fault(FaultKind::USE_AFTER_FREE, lane, what + ", in " + where + " that was freed");
     if (is_write) throw Fault(FaultKind::READ_ONLY, lane, what + ", in constant memory");
     u64 byte = first_uninitialised(address, bytes);
-    throw Fault(FaultKind::UNINITIALISED, lane, what + ": byte " + std::to_string(at + byte) + " of " + where + " was never written");
+    throw Fault(FaultKind::UNINITIALISED, lane,
+                what + ": byte " + std::to_string(at + byte) + " of " + where + " was never written");
 }
 
 } // namespace emu

@@ -1,8 +1,8 @@
 // The device's global memory: allocations, their bytes, and a shadow byte for every byte.
 //
-// Device addresses are not host addresses (a host that follows one crashes, as it should) and are never given out twice:
-// what is freed stays known as freed. Every allocation ends in a red zone. Both the memory and its shadow are reserved
-// once, and only pages that are touched take room.
+// Device addresses are not host addresses (a host that follows one crashes, as it should) and are never given out
+// twice: what is freed stays known as freed. Every allocation ends in a red zone. Both the memory and its shadow are
+// reserved once, and only pages that are touched take room.
 //
 // Kernels of one launch run on several threads and touch bytes and shadow without locks; alloc and free happen between
 // launches, under the driver's lock.
@@ -15,15 +15,15 @@
 
 namespace emu {
 
-constexpr u64 GLOBAL_BASE        = 0x7000000000;       // the first device address
-constexpr u64 GLOBAL_SPAN        = 1ULL << 40;         // reserved addresses, in bytes
-constexpr u64 ALLOCATION_ALIGN   = 512;                // CUDA promises 256
-constexpr u64 RED_ZONE_BYTES     = 512;
+constexpr u64 GLOBAL_BASE = 0x7000000000; // the first device address
+constexpr u64 GLOBAL_SPAN = 1ULL << 40;   // reserved addresses, in bytes
+constexpr u64 ALLOCATION_ALIGN = 512;     // CUDA promises 256
+constexpr u64 RED_ZONE_BYTES = 512;
 
 // Shadow bits of a byte.
-constexpr u8 SHADOW_ALLOCATED   = 1;
+constexpr u8 SHADOW_ALLOCATED = 1;
 constexpr u8 SHADOW_INITIALISED = 2;
-constexpr u8 SHADOW_READ_ONLY   = 4; // for kernels: constant memory
+constexpr u8 SHADOW_READ_ONLY = 4; // for kernels: constant memory
 
 class GlobalMemory {
   public:

@@ -26,18 +26,20 @@ std::string source_text(const Kernel &kernel, u32 file, u32 line) {
 Finding describe(const Block &block, u32 warp, const Fault &fault) {
     const Kernel &kernel = *block.kernel;
     const Loc &loc = kernel.locs[block.fault_at];
-    std::string source = source_text(kernel, loc.file, loc.line), caller = source_text(kernel, loc.at_file, loc.at_line);
+    std::string source = source_text(kernel, loc.file, loc.line),
+                caller = source_text(kernel, loc.at_file, loc.at_line);
     if (!caller.empty()) source += ", inlined at " + caller;
     u32 thread[3];
     block.thread_index(warp * LANES + fault.lane, thread);
-    return {fault.kind, std::string(fault_name(fault.kind)) + ": kernel " + kernel.name + ", PTX line " + std::to_string(loc.ptx_line) +
-                            (source.empty() ? "" : " (" + source + ")") + ", block " + place_text(block.index) + ", thread " + place_text(thread) +
-                            ": " + fault.what()};
+    return {fault.kind, std::string(fault_name(fault.kind)) + ": kernel " + kernel.name + ", PTX line " +
+                            std::to_string(loc.ptx_line) + (source.empty() ? "" : " (" + source + ")") + ", block " +
+                            place_text(block.index) + ", thread " + place_text(thread) + ": " + fault.what()};
 }
 
 void add_traffic(Traffic &to, const Traffic &from) {
-    for (auto field : {&Traffic::thread_instructions, &Traffic::warp_instructions, &Traffic::global_requests, &Traffic::global_sectors,
-                       &Traffic::global_sectors_ideal, &Traffic::shared_requests, &Traffic::shared_wavefronts, &Traffic::shared_wavefronts_ideal})
+    for (auto field : {&Traffic::thread_instructions, &Traffic::warp_instructions, &Traffic::global_requests,
+                       &Traffic::global_sectors, &Traffic::global_sectors_ideal, &Traffic::shared_requests,
+                       &Traffic::shared_wavefronts, &Traffic::shared_wavefronts_ideal})
         to.*field += from.*field;
 }
 

@@ -16,7 +16,9 @@ struct bf16 {
 
 constexpr u16 HALF_NAN = 0x7fff; // what a NaN result is, for both
 
-inline float to_float(bf16 value) { return bits_as<float>((u32)value.bits << 16); }
+inline float to_float(bf16 value) {
+    return bits_as<float>((u32)value.bits << 16);
+}
 
 inline float to_float(f16 value) {
     u32 sign = (u32)(value.bits & 0x8000) << 16, exponent = value.bits >> 10 & 0x1f, fraction = value.bits & 0x3ff;
@@ -37,7 +39,10 @@ inline f16 round_f16(float value) {
     // Adding this power of two leaves a subnormal's units in the low bits, rounded as the addition rounds.
     u32 subnormal = bits_as<u32>(bits_as<float>(magnitude) + 0.5F) - bits_as<u32>(0.5F);
     u32 normal = (magnitude - (112U << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
-    u32 result = magnitude > 0x7f800000 ? HALF_NAN : magnitude >= 0x47800000 ? 0x7c00 : magnitude < 0x38800000 ? subnormal : normal;
+    u32 result = magnitude > 0x7f800000    ? HALF_NAN
+                 : magnitude >= 0x47800000 ? 0x7c00
+                 : magnitude < 0x38800000  ? subnormal
+                                           : normal;
     return {(u16)(magnitude > 0x7f800000 ? HALF_NAN : sign | result)};
 }
 

@@ -11,10 +11,12 @@ namespace emu {
 
 namespace {
 
-constexpr u32 SHARED_RED_ZONE = 16;  // after each variable
-constexpr u32 DYNAMIC_ALIGN   = 128; // of dynamic shared memory's start
+constexpr u32 SHARED_RED_ZONE = 16; // after each variable
+constexpr u32 DYNAMIC_ALIGN = 128;  // of dynamic shared memory's start
 
-u64 round_up(u64 value, u64 to) { return (value + to - 1) / to * to; }
+u64 round_up(u64 value, u64 to) {
+    return (value + to - 1) / to * to;
+}
 
 void collect_globals(const Operand &operand, std::set<u32> &found) {
     if (operand.kind == OperandKind::GLOBAL_VARIABLE) found.insert(operand.index);
@@ -23,7 +25,8 @@ void collect_globals(const Operand &operand, std::set<u32> &found) {
 
 u64 place_shared(Kernel &kernel, const Variable &variable, u64 cursor) {
     u64 start = round_up(cursor, std::max(variable.align, 16U));
-    if (start + variable.bytes > 1 << 20) throw LoadError(0, "\"" + variable.name + "\" is more shared memory than any device has");
+    if (start + variable.bytes > 1 << 20)
+        throw LoadError(0, "\"" + variable.name + "\" is more shared memory than any device has");
     kernel.shared.push_back({(u32)start, (u32)variable.bytes});
     kernel.shared_declared_bytes = (u32)round_up(kernel.shared_declared_bytes, variable.align) + (u32)variable.bytes;
     return start;
@@ -36,9 +39,11 @@ void lay_out_shared(KernelBuilder &builder) {
         for (const Operand &operand : statement.operands) collect_globals(operand, used);
     std::vector<std::pair<const Variable *, u64 *>> shared;
     for (u32 i = 0; i < builder.function.variables.size(); i++)
-        if (builder.function.variables[i].space == Space::SHARED) shared.emplace_back(&builder.function.variables[i], &builder.variable_address[i]);
+        if (builder.function.variables[i].space == Space::SHARED)
+            shared.emplace_back(&builder.function.variables[i], &builder.variable_address[i]);
     for (u32 i : used)
-        if (builder.module.variables[i].space == Space::SHARED) shared.emplace_back(&builder.module.variables[i], &builder.global_variable_address[i]);
+        if (builder.module.variables[i].space == Space::SHARED)
+            shared.emplace_back(&builder.module.variables[i], &builder.global_variable_address[i]);
     u64 cursor = 0;
     for (auto [variable, address] : shared) {
         if (variable->bytes == 0) continue;
@@ -63,8 +68,10 @@ void lay_out_frame_and_params(KernelBuilder &builder) {
             builder.kernel.params.push_back({(u32)builder.variable_address[i], (u32)variable.bytes});
         }
     }
-    if (frame > 512 * 1024) throw LoadError(builder.function.loc.ptx_line, "the kernel needs more than 512 KiB of local memory a thread");
-    if (params > 32764) throw LoadError(builder.function.loc.ptx_line, "the kernel has more than 32,764 bytes of parameters");
+    if (frame > 512 * 1024)
+        throw LoadError(builder.function.loc.ptx_line, "the kernel needs more than 512 KiB of local memory a thread");
+    if (params > 32764)
+        throw LoadError(builder.function.loc.ptx_line, "the kernel has more than 32,764 bytes of parameters");
     builder.kernel.local_bytes = (u32)round_up(frame, 16);
     builder.kernel.param_bytes = (u32)params;
 }
@@ -74,7 +81,8 @@ void build_kernel(LoadedModule &module, const Function &entry, const std::vector
     kernel.name = entry.name;
     kernel.files = &module.ptx.files;
     if (entry.max_threads) kernel.max_threads = std::min(entry.max_threads, 1024U);
-    KernelBuilder builder = {module.ptx, whole, kernel, std::vector<u64>(whole.variables.size(), 0), addresses, {}, {}, {}, NO_OPERAND};
+    KernelBuilder builder = {module.ptx, whole, kernel,    std::vector<u64>(whole.variables.size(), 0), addresses, {},
+                             {},         {},    NO_OPERAND};
     lay_out_frame_and_params(builder);
     lay_out_shared(builder);
     decode_function(builder);
@@ -108,7 +116,9 @@ std::vector<u64> place_variables(LoadedModule &module, GlobalMemory &memory) {
 
 } // namespace
 
-std::unique_ptr<LoadedModule> load_module(const std::string &text, GlobalMemory &memory) {
+namespace {
+
+std::unique_ptr<LoadedModule> build_module(const std::string &text, GlobalMemory &memory) {
     auto module = std::make_unique<LoadedModule>();
     module->ptx = ptx_parse(text);
     try {
@@ -122,6 +132,36 @@ std::unique_ptr<LoadedModule> load_module(const std::string &text, GlobalMemory 
     } catch (...) {
         unload_module(*module, memory);
         throw;
+    }
+    module->ptx.functions.clear(); // decoded: only names of files and variables are used from here on
+    return module;
+}
+
+// Of a module without variables, which is the same wherever it is loaded.
+std::unique_ptr<LoadedModule> copy_module(const LoadedModule &from) {
+    auto made = std::make_unique<LoadedModule>();
+    made->ptx.files = from.ptx.files;
+    made->ptx.target_sm = from.ptx.target_sm;
+    for (const auto &[name, loaded] : from.kernels) {
+        auto fresh = std::make_unique<LoadedKernel>();
+        fresh->kernel = loaded->kernel;
+        fresh->kernel.files = &made->ptx.files;
+        made->kernels[name] = std::move(fresh);
+    }
+    return made;
+}
+
+} // namespace
+
+// Tests open a backend hundreds of times in one process, each time with the same text: the latest one is kept decoded.
+std::unique_ptr<LoadedModule> load_module(const std::string &text, GlobalMemory &memory) {
+    static std::string latest_text;
+    static std::unique_ptr<LoadedModule> latest;
+    if (latest && text == latest_text) return copy_module(*latest);
+    auto module = build_module(text, memory);
+    if (module->variables.empty()) {
+        latest = copy_module(*module);
+        latest_text = text;
     }
     return module;
 }

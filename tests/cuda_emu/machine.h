@@ -14,14 +14,14 @@
 
 namespace emu {
 
-constexpr u32 WARPS_MAX    = 32;
+constexpr u32 WARPS_MAX = 32;
 constexpr u32 BARRIERS_MAX = 16;
 
 // Generic addresses of what is not global memory: 4 GiB windows.
 constexpr u64 SHARED_WINDOW = 0x2000000000000;
-constexpr u64 LOCAL_WINDOW  = 0x3000000000000;
-constexpr u64 PARAM_WINDOW  = 0x4000000000000;
-constexpr u64 WINDOW_BYTES  = 1ULL << 32;
+constexpr u64 LOCAL_WINDOW = 0x3000000000000;
+constexpr u64 PARAM_WINDOW = 0x4000000000000;
+constexpr u64 WINDOW_BYTES = 1ULL << 32;
 
 struct Path {
     u32 pc, reconverge, mask;
@@ -41,21 +41,21 @@ struct Block;
 struct Warp {
     u32 *file[2] = {}; // registers, constants; see program.h
     u32 *predicates = nullptr;
-    u32 active = 0;    // lanes of the current path
+    u32 active = 0; // lanes of the current path
     u32 pc = 0, reconverge = NOWHERE;
-    i32 budget = 0;    // instructions until the next warp's turn
-    u32 alive = 0;     // lanes that have not exited
+    i32 budget = 0;      // instructions until the next warp's turn
+    u32 alive = 0;       // lanes that have not exited
     u32 first_lanes = 0; // lanes that the block has: all but in its last warp
-    u32 index = 0;     // in the block
-    u32 floor_tag = 0; // accesses with smaller tags are ordered before this warp's next one
+    u32 index = 0;       // in the block
+    u32 floor_tag = 0;   // accesses with smaller tags are ordered before this warp's next one
     Block *block = nullptr;
     std::vector<Path> stack;
     WarpState state = WarpState::READY;
 
-    u32 barrier_id = 0;                          // AT_BARRIER
-    u16 barrier_result = NO_OPERAND;             // bar.red: where the result goes
-    u32 known[WARPS_MAX] = {};                   // by warp: accesses before this time are ordered
-    std::vector<AsyncCopy> copies;               // cp.async not waited for
+    u32 barrier_id = 0;              // AT_BARRIER
+    u16 barrier_result = NO_OPERAND; // bar.red: where the result goes
+    u32 known[WARPS_MAX] = {};       // by warp: accesses before this time are ordered
+    std::vector<AsyncCopy> copies;   // cp.async not waited for
     u32 groups_committed[LANES] = {};
     u64 steps = 0;
 

@@ -1,7 +1,7 @@
 // cp.async: copies from global to shared memory that are there only after a wait.
 //
-// The bytes arrive at the wait, not earlier, and until then count as pending: reading or writing them is a fault. What the
-// source holds is taken at the wait too, so that overwriting it early shows.
+// The bytes arrive at the wait, not earlier, and until then count as pending: reading or writing them is a fault. What
+// the source holds is taken at the wait too, so that overwriting it early shows.
 
 #include "access.h"
 #include "decode.h"
@@ -24,7 +24,9 @@ template <u32 N> void run_copy(Warp &warp, const Insn &insn, u32 mask) {
     SharedMemory &shared = warp.block->shared;
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 i = lowest_lane(rest), bytes = insn.op[2] == NO_OPERAND ? N : warp.slot(insn.op[2])[i];
-        if (bytes > N) throw Fault(FaultKind::TRAP, i, "copies " + std::to_string(bytes) + " bytes by a cp.async of " + std::to_string(N));
+        if (bytes > N)
+            throw Fault(FaultKind::TRAP, i,
+                        "copies " + std::to_string(bytes) + " bytes by a cp.async of " + std::to_string(N));
         if (to[i] > shared.size() || N > shared.size() - to[i] || to[i] % N) shared.out_of_bounds(i, to[i], N, true);
         shared.note_async_issue(warp, i, (u32)to[i], N);
         AsyncCopy copy = {i, warp.groups_committed[i], (u32)to[i], N, 0, bytes};
@@ -76,7 +78,8 @@ void run_wait_all(Warp &warp, const Insn &insn, u32 mask) {
 void decode_copy(Decoding &d) {
     bool is_cg = d.accept("cg");
     if (!is_cg && !d.accept("ca")) d.fail("it needs .ca or .cg");
-    if (!(d.accept("shared") || d.accept("shared::cta")) || !d.accept("global")) d.fail("only .shared.global is supported");
+    if (!(d.accept("shared") || d.accept("shared::cta")) || !d.accept("global"))
+        d.fail("only .shared.global is supported");
     d.skip_any({"L2::64B", "L2::128B", "L2::256B"});
     d.expect_operands(3, 4);
     u64 bytes = d.integer_literal(d.operand(2));
@@ -110,7 +113,10 @@ void decode_wait_all(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> ASYNC_OPCODES = {
-    {"cp.async", decode_copy}, {"cp.async.commit_group", decode_commit}, {"cp.async.wait_group", decode_wait_group}, {"cp.async.wait_all", decode_wait_all},
+    {"cp.async", decode_copy},
+    {"cp.async.commit_group", decode_commit},
+    {"cp.async.wait_group", decode_wait_group},
+    {"cp.async.wait_all", decode_wait_all},
 };
 
 } // namespace emu

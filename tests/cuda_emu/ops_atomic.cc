@@ -19,7 +19,8 @@ template <class F, class T> T update(u8 *at, T b, T c, bool is_shared) {
         return old;
     }
     U old = __atomic_load_n(word, __ATOMIC_SEQ_CST);
-    while (!__atomic_compare_exchange_n(word, &old, bits_as<U>((T)F{}(bits_as<T>(old), b, c)), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+    while (!__atomic_compare_exchange_n(word, &old, bits_as<U>((T)F{}(bits_as<T>(old), b, c)), false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
     }
     return bits_as<T>(old);
 }
@@ -33,7 +34,8 @@ template <class T> u8 *atomic_address(Warp &warp, Where where, u32 lane, u64 add
     }
     u64 offset = where == Where::GENERIC ? address - SHARED_WINDOW : address;
     SharedMemory &shared = warp.block->shared;
-    if (offset > shared.size() || sizeof(T) > shared.size() - offset || offset % sizeof(T)) shared.out_of_bounds(lane, offset, sizeof(T), true);
+    if (offset > shared.size() || sizeof(T) > shared.size() - offset || offset % sizeof(T))
+        shared.out_of_bounds(lane, offset, sizeof(T), true);
     shared.note_atomic(warp, lane, (u32)offset, sizeof(T));
     return shared.at((u32)offset);
 }
@@ -94,11 +96,16 @@ template <class F> Handler bits_handler(Type type) {
 
 template <class F> Handler number_handler(Type type) {
     switch (type) {
-    case Type::U32: return run_atomic<F, u32>;
-    case Type::S32: return run_atomic<F, i32>;
-    case Type::U64: return run_atomic<F, u64>;
-    case Type::S64: return run_atomic<F, i64>;
-    default: return nullptr;
+    case Type::U32:
+        return run_atomic<F, u32>;
+    case Type::S32:
+        return run_atomic<F, i32>;
+    case Type::U64:
+        return run_atomic<F, u64>;
+    case Type::S64:
+        return run_atomic<F, i64>;
+    default:
+        return nullptr;
     }
 }
 
@@ -119,9 +126,12 @@ Handler handler_for(const std::string &operation, Type type) {
 }
 
 template <bool RESULT> void decode_atomic(Decoding &d) {
-    static const std::initializer_list<const char *> scopes = {"sc", "relaxed", "acquire", "release", "acq_rel", "cta", "gpu", "sys", "cluster"};
+    static const std::initializer_list<const char *> scopes = {"sc",  "relaxed", "acquire", "release", "acq_rel",
+                                                               "cta", "gpu",     "sys",     "cluster"};
     d.skip_any(scopes);
-    Where where = d.accept("global") ? Where::GLOBAL : d.accept("shared") || d.accept("shared::cta") ? Where::SHARED : Where::GENERIC;
+    Where where = d.accept("global")                              ? Where::GLOBAL
+                  : d.accept("shared") || d.accept("shared::cta") ? Where::SHARED
+                                                                  : Where::GENERIC;
     d.skip_any(scopes);
     std::string operation = d.word();
     Type type = d.type();

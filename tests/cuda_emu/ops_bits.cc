@@ -9,10 +9,17 @@ namespace {
 // Calls f with an unsigned value as wide as the type.
 template <class F> void for_width(Decoding &d, Type type, F f) {
     switch (type_bits(type)) {
-    case 16: f(u16{}); return;
-    case 32: f(u32{}); return;
-    case 64: f(u64{}); return;
-    default: d.fail_type(type);
+    case 16:
+        f(u16{});
+        return;
+    case 32:
+        f(u32{});
+        return;
+    case 64:
+        f(u64{});
+        return;
+    default:
+        d.fail_type(type);
     }
 }
 
@@ -100,7 +107,8 @@ void decode_shl(Decoding &d) {
     d.source(1, d.operand(1), type);
     d.source(2, d.operand(2), Type::U32);
     for_width(d, type, [&]<class T>(T) {
-        use<T, T, u32>(d.insn, [](T a, u32 n) { return n >= 8 * sizeof(T) ? (T)0 : (T)(a << (n & (8 * sizeof(T) - 1))); });
+        use<T, T, u32>(d.insn,
+                       [](T a, u32 n) { return n >= 8 * sizeof(T) ? (T)0 : (T)(a << (n & (8 * sizeof(T) - 1))); });
     });
 }
 
@@ -130,13 +138,16 @@ void decode_shf(Decoding &d) {
     if (d.type() != Type::B32) d.fail("only .b32 is supported");
     d.same_type(Type::B32, 3);
     if (left && wrap)
-        use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) << (n & 31) >> 32); });
+        use<u32, u32, u32, u32>(d.insn,
+                                [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) << (n & 31) >> 32); });
     else if (left)
-        use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) << (n > 32 ? 32 : n) >> 32); });
+        use<u32, u32, u32, u32>(
+            d.insn, [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) << (n > 32 ? 32 : n) >> 32); });
     else if (wrap)
         use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) >> (n & 31)); });
     else
-        use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) >> (n > 32 ? 32 : n)); });
+        use<u32, u32, u32, u32>(d.insn,
+                                [](u32 a, u32 b, u32 n) { return (u32)(((u64)b << 32 | a) >> (n > 32 ? 32 : n)); });
 }
 
 // ---- fields and counts
@@ -148,11 +159,14 @@ template <class T> T extract(T a, u32 position, u32 length) {
     position &= 0xff;
     length &= 0xff;
     if (length == 0) return 0;
-    U sign = std::is_signed_v<T> && (u64)(U)a >> (position + length - 1 < WIDTH - 1 ? position + length - 1 : WIDTH - 1) & 1 ? (U)~(U)0 : 0;
+    U sign =
+        std::is_signed_v<T> && (u64)(U)a >> (position + length - 1 < WIDTH - 1 ? position + length - 1 : WIDTH - 1) & 1
+            ? (U) ~(U)0
+            : 0;
     U field = position >= WIDTH ? (U)0 : (U)((U)a >> position);
     if (length >= WIDTH) length = WIDTH;
     if (position + length > WIDTH) length = position >= WIDTH ? 0 : WIDTH - position;
-    U keep = length >= WIDTH ? (U)~(U)0 : (U)(((U)1 << length) - 1);
+    U keep = length >= WIDTH ? (U) ~(U)0 : (U)(((U)1 << length) - 1);
     return (T)((field & keep) | (sign & ~keep));
 }
 
@@ -161,7 +175,7 @@ template <class T> T insert(T a, T b, u32 position, u32 length) {
     position &= 0xff;
     length &= 0xff;
     if (position >= WIDTH || length == 0) return b;
-    T field = length >= WIDTH ? (T)~(T)0 : (T)(((T)1 << length) - 1);
+    T field = length >= WIDTH ? (T) ~(T)0 : (T)(((T)1 << length) - 1);
     field = (T)(field << position);
     return (T)((b & ~field) | ((T)(a << position) & field));
 }
@@ -222,11 +236,14 @@ void decode_clz(Decoding &d) {
     d.result(0, d.operand(0), Type::U32);
     d.source(1, d.operand(1), type);
     for_width(d, type, [&]<class T>(T) {
-        use<u32, T>(d.insn, [](T a) { return a == 0 ? (u32)(8 * sizeof(T)) : (u32)__builtin_clzll(a) - (u32)(64 - 8 * sizeof(T)); });
+        use<u32, T>(d.insn, [](T a) {
+            return a == 0 ? (u32)(8 * sizeof(T)) : (u32)__builtin_clzll(a) - (u32)(64 - 8 * sizeof(T));
+        });
     });
 }
 
-// The highest bit that differs from the sign (0 for unsigned), or all ones; .shiftamt: the shift that brings it to the top.
+// The highest bit that differs from the sign (0 for unsigned), or all ones; .shiftamt: the shift that brings it to the
+// top.
 template <class T, bool SHIFT> u32 find_bit(T a) {
     u64 bits = a < 0 ? (u64)(std::make_unsigned_t<T>)~a : (u64)(std::make_unsigned_t<T>)a;
     if (bits == 0) return ~0U;
@@ -247,11 +264,16 @@ void decode_bfind(Decoding &d) {
             use<u32, T>(d.insn, [](T a) { return find_bit<T, false>(a); });
     };
     switch (type) {
-    case Type::U32: return set(u32{});
-    case Type::S32: return set(i32{});
-    case Type::U64: return set(u64{});
-    case Type::S64: return set(i64{});
-    default: d.fail_type(type);
+    case Type::U32:
+        return set(u32{});
+    case Type::S32:
+        return set(i32{});
+    case Type::U64:
+        return set(u64{});
+    case Type::S64:
+        return set(i64{});
+    default:
+        d.fail_type(type);
     }
 }
 
@@ -279,10 +301,10 @@ void decode_prmt(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> BITS_OPCODES = {
-    {"and", decode_and},   {"or", decode_or},     {"xor", decode_xor},   {"not", decode_not},   {"cnot", decode_cnot},
-    {"lop3", decode_lop3}, {"shl", decode_shl},   {"shr", decode_shr},   {"shf", decode_shf},   {"bfe", decode_bfe},
-    {"bfi", decode_bfi},   {"brev", decode_brev}, {"popc", decode_popc}, {"clz", decode_clz},   {"bfind", decode_bfind},
-    {"prmt", decode_prmt},
+    {"and", decode_and},   {"or", decode_or},     {"xor", decode_xor},     {"not", decode_not},
+    {"cnot", decode_cnot}, {"lop3", decode_lop3}, {"shl", decode_shl},     {"shr", decode_shr},
+    {"shf", decode_shf},   {"bfe", decode_bfe},   {"bfi", decode_bfi},     {"brev", decode_brev},
+    {"popc", decode_popc}, {"clz", decode_clz},   {"bfind", decode_bfind}, {"prmt", decode_prmt},
 };
 
 } // namespace emu

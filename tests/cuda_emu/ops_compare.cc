@@ -20,7 +20,7 @@ template <class T> auto comparable(T value) {
 
 #define EMU_COMPARISONS(X)                                                                                             \
     X(eq, a == b)                                                                                                      \
-    X(ne, a < b || a > b)                                                                                              \
+    X(ne, a<b || a> b)                                                                                                 \
     X(lt, a < b)                                                                                                       \
     X(le, a <= b)                                                                                                      \
     X(gt, a > b)                                                                                                       \
@@ -93,19 +93,30 @@ template <bool SET, class T, bool FLUSH> bool use_comparison(Insn &insn, const s
 template <bool SET> bool use_comparison_of(Decoding &d, Type type, const std::string &name, bool flush) {
     switch (type) {
     case Type::B16:
-    case Type::U16: return use_comparison<SET, u16, false>(d.insn, name);
-    case Type::S16: return use_comparison<SET, i16, false>(d.insn, name);
+    case Type::U16:
+        return use_comparison<SET, u16, false>(d.insn, name);
+    case Type::S16:
+        return use_comparison<SET, i16, false>(d.insn, name);
     case Type::B32:
-    case Type::U32: return use_comparison<SET, u32, false>(d.insn, name);
-    case Type::S32: return use_comparison<SET, i32, false>(d.insn, name);
+    case Type::U32:
+        return use_comparison<SET, u32, false>(d.insn, name);
+    case Type::S32:
+        return use_comparison<SET, i32, false>(d.insn, name);
     case Type::B64:
-    case Type::U64: return use_comparison<SET, u64, false>(d.insn, name);
-    case Type::S64: return use_comparison<SET, i64, false>(d.insn, name);
-    case Type::F16: return use_comparison<SET, f16, false>(d.insn, name);
-    case Type::BF16: return use_comparison<SET, bf16, false>(d.insn, name);
-    case Type::F32: return flush ? use_comparison<SET, float, true>(d.insn, name) : use_comparison<SET, float, false>(d.insn, name);
-    case Type::F64: return use_comparison<SET, double, false>(d.insn, name);
-    default: d.fail_type(type);
+    case Type::U64:
+        return use_comparison<SET, u64, false>(d.insn, name);
+    case Type::S64:
+        return use_comparison<SET, i64, false>(d.insn, name);
+    case Type::F16:
+        return use_comparison<SET, f16, false>(d.insn, name);
+    case Type::BF16:
+        return use_comparison<SET, bf16, false>(d.insn, name);
+    case Type::F32:
+        return flush ? use_comparison<SET, float, true>(d.insn, name) : use_comparison<SET, float, false>(d.insn, name);
+    case Type::F64:
+        return use_comparison<SET, double, false>(d.insn, name);
+    default:
+        d.fail_type(type);
     }
 }
 

@@ -15,19 +15,44 @@ namespace {
 
 template <class F> bool for_type(Type type, F f) {
     switch (type) {
-    case Type::U8: f(u8{}); return true;
-    case Type::S8: f(i8{}); return true;
-    case Type::U16: f(u16{}); return true;
-    case Type::S16: f(i16{}); return true;
-    case Type::U32: f(u32{}); return true;
-    case Type::S32: f(i32{}); return true;
-    case Type::U64: f(u64{}); return true;
-    case Type::S64: f(i64{}); return true;
-    case Type::F16: f(f16{}); return true;
-    case Type::BF16: f(bf16{}); return true;
-    case Type::F32: f(float{}); return true;
-    case Type::F64: f(double{}); return true;
-    default: return false;
+    case Type::U8:
+        f(u8{});
+        return true;
+    case Type::S8:
+        f(i8{});
+        return true;
+    case Type::U16:
+        f(u16{});
+        return true;
+    case Type::S16:
+        f(i16{});
+        return true;
+    case Type::U32:
+        f(u32{});
+        return true;
+    case Type::S32:
+        f(i32{});
+        return true;
+    case Type::U64:
+        f(u64{});
+        return true;
+    case Type::S64:
+        f(i64{});
+        return true;
+    case Type::F16:
+        f(f16{});
+        return true;
+    case Type::BF16:
+        f(bf16{});
+        return true;
+    case Type::F32:
+        f(float{});
+        return true;
+    case Type::F64:
+        f(double{});
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -42,7 +67,9 @@ struct Cvt {
 };
 
 // A register may be wider than the type: the upper bits of a result are its sign (signed) or zero.
-template <class S> S read_source(u64 bits) { return bits_as<S>((Bits<sizeof(S)>)bits); }
+template <class S> S read_source(u64 bits) {
+    return bits_as<S>((Bits<sizeof(S)>)bits);
+}
 template <class D> u64 write_result(D value) {
     if constexpr (std::is_integral_v<D> && std::is_signed_v<D>) return (u64)(i64)value;
     return bits_as<Bits<sizeof(D)>>(value);
@@ -51,12 +78,16 @@ template <class D> u64 write_result(D value) {
 int host_mode(Rounding rounding) {
     switch (rounding) {
     case Rounding::RZ:
-    case Rounding::RZI: return FE_TOWARDZERO;
+    case Rounding::RZI:
+        return FE_TOWARDZERO;
     case Rounding::RM:
-    case Rounding::RMI: return FE_DOWNWARD;
+    case Rounding::RMI:
+        return FE_DOWNWARD;
     case Rounding::RP:
-    case Rounding::RPI: return FE_UPWARD;
-    default: return FE_TONEAREST;
+    case Rounding::RPI:
+        return FE_UPWARD;
+    default:
+        return FE_TONEAREST;
     }
 }
 
@@ -138,9 +169,13 @@ Cvt unpack(i64 packed) {
     return how;
 }
 
-i64 pack(const Cvt &how) { return (i64)how.rounding | (i64)how.flush << 8 | (i64)how.saturate << 9 | (i64)how.relu << 10; }
+i64 pack(const Cvt &how) {
+    return (i64)how.rounding | (i64)how.flush << 8 | (i64)how.saturate << 9 | (i64)how.relu << 10;
+}
 
-u64 read_lane(Warp &warp, u16 op, bool wide, u32 lane) { return wide ? warp.slot64(op)[lane] : warp.slot(op)[lane]; }
+u64 read_lane(Warp &warp, u16 op, bool wide, u32 lane) {
+    return wide ? warp.slot64(op)[lane] : warp.slot(op)[lane];
+}
 
 void write_lane(Warp &warp, u16 op, u32 bits, u32 lane, u64 value) {
     if (bits == 64)
@@ -156,7 +191,8 @@ template <class D, class S> void run_cvt(Warp &warp, const Insn &insn, u32 mask)
     if (mode != FE_TONEAREST) fesetround(mode);
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 i = lowest_lane(rest);
-        write_lane(warp, insn.op[0], insn.target, i, write_result<D>(converted<D, S>(read_source<S>(read_lane(warp, insn.op[1], insn.aux, i)), how)));
+        write_lane(warp, insn.op[0], insn.target, i,
+                   write_result<D>(converted<D, S>(read_source<S>(read_lane(warp, insn.op[1], insn.aux, i)), how)));
     }
     if (mode != FE_TONEAREST) fesetround(FE_TONEAREST);
 }
@@ -178,8 +214,10 @@ bool use_fast(Decoding &d, Type to, Type from, const Cvt &how, u32 to_bits, u32 
     bool plain = !how.flush && !how.saturate && !how.relu;
     if (!plain || to_bits != type_bits(to) || from_bits != type_bits(from)) return false;
     auto is = [&](Type t, Type f) { return to == t && from == f; };
-    if ((is(Type::U64, Type::U32) || is(Type::S64, Type::U32))) return use<u64, u32>(d.insn, [](u32 a) { return (u64)a; }), true;
-    if ((is(Type::S64, Type::S32) || is(Type::U64, Type::S32))) return use<i64, i32>(d.insn, [](i32 a) { return (i64)a; }), true;
+    if ((is(Type::U64, Type::U32) || is(Type::S64, Type::U32)))
+        return use<u64, u32>(d.insn, [](u32 a) { return (u64)a; }), true;
+    if ((is(Type::S64, Type::S32) || is(Type::U64, Type::S32)))
+        return use<i64, i32>(d.insn, [](i32 a) { return (i64)a; }), true;
     if (type_bits(to) == 32 && type_bits(from) == 64 && to != Type::F32 && from != Type::F64)
         return use<u32, u64>(d.insn, [](u64 a) { return (u32)a; }), true;
     if (how.rounding != Rounding::NONE && how.rounding != Rounding::RN) return false;
@@ -187,19 +225,26 @@ bool use_fast(Decoding &d, Type to, Type from, const Cvt &how, u32 to_bits, u32 
     if (is(Type::F32, Type::U32)) return use<float, u32>(d.insn, [](u32 a) { return (float)a; }), true;
     if (is(Type::F64, Type::F32)) return use<double, float>(d.insn, [](float a) { return (double)a; }), true;
     if (is(Type::BF16, Type::F32)) return use<bf16, float>(d.insn, [](float a) { return round_bf16(a); }), true;
-    if (is(Type::F32, Type::F16)) return use<float, f16>(d.insn, [](f16 a) { return to_float(a); }), true;
+    if (is(Type::F32, Type::F16))
+        return use<float, f16>(
+                   d.insn,
+                   [](f16 a) { return (a.bits & 0x7fff) > 0x7c00 ? bits_as<float>(0x7fffffffU) : to_float(a); }),
+               true;
     return false;
 }
 
 Rounding rounding(Decoding &d) {
-    static const std::pair<const char *, Rounding> names[] = {{"rn", Rounding::RN}, {"rz", Rounding::RZ}, {"rm", Rounding::RM},
-        {"rp", Rounding::RP}, {"rni", Rounding::RNI}, {"rzi", Rounding::RZI}, {"rmi", Rounding::RMI}, {"rpi", Rounding::RPI}};
+    static const std::pair<const char *, Rounding> names[] = {
+        {"rn", Rounding::RN},   {"rz", Rounding::RZ},   {"rm", Rounding::RM},   {"rp", Rounding::RP},
+        {"rni", Rounding::RNI}, {"rzi", Rounding::RZI}, {"rmi", Rounding::RMI}, {"rpi", Rounding::RPI}};
     for (auto [name, value] : names)
         if (d.accept(name)) return value;
     return Rounding::NONE;
 }
 
-bool is_float(Type type) { return type == Type::F16 || type == Type::BF16 || type == Type::F32 || type == Type::F64; }
+bool is_float(Type type) {
+    return type == Type::F16 || type == Type::BF16 || type == Type::F32 || type == Type::F64;
+}
 
 // What rounding PTX wants to see: one where bits can be lost, none where they cannot.
 void check_rounding(Decoding &d, Type to, Type from, Rounding rounding) {
@@ -213,7 +258,8 @@ void check_rounding(Decoding &d, Type to, Type from, Rounding rounding) {
     } else if (to == from ? has && !integral : has) {
         d.fail("nothing is rounded here");
     }
-    if ((to == Type::F16 || to == Type::BF16) && (rounding == Rounding::RM || rounding == Rounding::RP)) d.fail("this rounding is not supported");
+    if ((to == Type::F16 || to == Type::BF16) && (rounding == Rounding::RM || rounding == Rounding::RP))
+        d.fail("this rounding is not supported");
 }
 
 // cvt.rna.tf32.f32: 10 bits of fraction are kept, ties away from zero.
@@ -221,7 +267,11 @@ void decode_tf32(Decoding &d, Type from) {
     if (from != Type::F32) d.fail_type(from);
     d.result(0, d.operand(0), Type::B32);
     d.source(1, d.operand(1), Type::F32);
-    use<u32, u32>(d.insn, [](u32 a) { return (a & 0x7fffffff) > 0x7f800000 ? 0x7fffffffU : (a & 0x7f800000) == 0x7f800000 ? a : (a + 0x1000) & ~0x1fffU; });
+    use<u32, u32>(d.insn, [](u32 a) {
+        return (a & 0x7fffffff) > 0x7f800000    ? 0x7fffffffU
+               : (a & 0x7f800000) == 0x7f800000 ? a
+                                                : (a + 0x1000) & ~0x1fffU;
+    });
 }
 
 void decode_cvt(Decoding &d) {

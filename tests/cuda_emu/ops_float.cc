@@ -1,8 +1,8 @@
 // Arithmetic of f32 and f64. Compiled with -frounding-math: directed rounding is the host's own.
 //
 // f32 results that are NaN are 0x7fffffff, as the hardware's are. The .approx functions are computed by the host's math
-// library and rounded to f32: within 1 ulp of the truth, where the hardware's are within 2 or so. Opcodes that exist for
-// integers and 16-bit floats too are sent on from here by their type.
+// library and rounded to f32: within 1 ulp of the truth, where the hardware's are within 2 or so. Opcodes that exist
+// for integers and 16-bit floats too are sent on from here by their type.
 
 #include <cfenv>
 #include <cmath>
@@ -24,11 +24,16 @@ bool decode_half(Decoding &d); // false: not of a 16-bit type, and nothing was t
 
 namespace {
 
-template <class T> inline T canonical(T value) { return value; }
-template <> inline float canonical(float value) { return value == value ? value : bits_as<float>(0x7fffffffU); }
+template <class T> inline T canonical(T value) {
+    return value;
+}
+template <> inline float canonical(float value) {
+    return value == value ? value : bits_as<float>(0x7fffffffU);
+}
 
 template <bool FLUSH, class T> inline T flush(T value) {
-    if constexpr (FLUSH && std::is_same_v<T, float>) return std::fabs(value) < 0x1p-126F ? bits_as<float>(bits_as<u32>(value) & 0x80000000) : value;
+    if constexpr (FLUSH && std::is_same_v<T, float>)
+        return std::fabs(value) < 0x1p-126F ? bits_as<float>(bits_as<u32>(value) & 0x80000000) : value;
     return value;
 }
 
@@ -58,7 +63,8 @@ struct Modifiers {
 
 Modifiers modifiers(Decoding &d) {
     Modifiers m;
-    static const std::pair<const char *, int> modes[] = {{"rn", FE_TONEAREST}, {"rz", FE_TOWARDZERO}, {"rm", FE_DOWNWARD}, {"rp", FE_UPWARD}};
+    static const std::pair<const char *, int> modes[] = {
+        {"rn", FE_TONEAREST}, {"rz", FE_TOWARDZERO}, {"rm", FE_DOWNWARD}, {"rp", FE_UPWARD}};
     for (auto [name, mode] : modes)
         if (d.accept(name)) m.rounding = mode, m.has_rounding = true;
     m.approx = d.accept("approx");
@@ -70,18 +76,28 @@ Modifiers modifiers(Decoding &d) {
 
 template <class F, class T, class... S> void use_mode(Decoding &d, const Modifiers &m) {
     switch (m.rounding) {
-    case FE_TONEAREST: d.insn.run = lanewise<F, T, S...>; break;
-    case FE_TOWARDZERO: d.insn.run = run_rounded<F, FE_TOWARDZERO, T, S...>; break;
-    case FE_DOWNWARD: d.insn.run = run_rounded<F, FE_DOWNWARD, T, S...>; break;
-    default: d.insn.run = run_rounded<F, FE_UPWARD, T, S...>; break;
+    case FE_TONEAREST:
+        d.insn.run = lanewise<F, T, S...>;
+        break;
+    case FE_TOWARDZERO:
+        d.insn.run = run_rounded<F, FE_TOWARDZERO, T, S...>;
+        break;
+    case FE_DOWNWARD:
+        d.insn.run = run_rounded<F, FE_DOWNWARD, T, S...>;
+        break;
+    default:
+        d.insn.run = run_rounded<F, FE_UPWARD, T, S...>;
+        break;
     }
 }
 
 template <class F, class T, class... S> void use_modifiers(Decoding &d, const Modifiers &m) {
     if (m.flush)
-        m.saturate ? use_mode<Finished<F, true, true>, T, S...>(d, m) : use_mode<Finished<F, true, false>, T, S...>(d, m);
+        m.saturate ? use_mode<Finished<F, true, true>, T, S...>(d, m)
+                   : use_mode<Finished<F, true, false>, T, S...>(d, m);
     else
-        m.saturate ? use_mode<Finished<F, false, true>, T, S...>(d, m) : use_mode<Finished<F, false, false>, T, S...>(d, m);
+        m.saturate ? use_mode<Finished<F, false, true>, T, S...>(d, m)
+                   : use_mode<Finished<F, false, false>, T, S...>(d, m);
 }
 
 // Reads the type and operands, and sets F for it.
@@ -111,13 +127,20 @@ bool is_float(const Decoding &d) {
         finish<n>(d, m, expression);                                                                                   \
     }
 
-void no_integer(Decoding &d) { d.fail("it is not supported for integers"); }
+void no_integer(Decoding &d) {
+    d.fail("it is not supported for integers");
+}
 
-EMU_ARITHMETIC(add, 2, [](auto a, auto b) { return a + b; }, decode_integer_add)
-EMU_ARITHMETIC(sub, 2, [](auto a, auto b) { return a - b; }, decode_integer_sub)
-EMU_ARITHMETIC(mul, 2, [](auto a, auto b) { return a * b; }, decode_integer_mul)
-EMU_ARITHMETIC(mad, 3, [](auto a, auto b, auto c) { return std::fma(a, b, c); }, decode_integer_mad)
-EMU_ARITHMETIC(fma, 3, [](auto a, auto b, auto c) { return std::fma(a, b, c); }, no_integer)
+EMU_ARITHMETIC(
+    add, 2, [](auto a, auto b) { return a + b; }, decode_integer_add)
+EMU_ARITHMETIC(
+    sub, 2, [](auto a, auto b) { return a - b; }, decode_integer_sub)
+EMU_ARITHMETIC(
+    mul, 2, [](auto a, auto b) { return a * b; }, decode_integer_mul)
+EMU_ARITHMETIC(
+    mad, 3, [](auto a, auto b, auto c) { return std::fma(a, b, c); }, decode_integer_mad)
+EMU_ARITHMETIC(
+    fma, 3, [](auto a, auto b, auto c) { return std::fma(a, b, c); }, no_integer)
 
 // ---- min, max, neg, abs, copysign
 
@@ -131,7 +154,8 @@ template <class T> T larger(T a, T b) {
     return a != a ? b : b != b ? a : most;
 }
 
-template <class FIRST, class PROPAGATING> void decode_extreme(Decoding &d, void (*integer)(Decoding &), FIRST first, PROPAGATING nan) {
+template <class FIRST, class PROPAGATING>
+void decode_extreme(Decoding &d, void (*integer)(Decoding &), FIRST first, PROPAGATING nan) {
     if (decode_half(d)) return;
     if (!is_float(d)) return integer(d);
     Modifiers m = modifiers(d);
@@ -150,8 +174,10 @@ void decode_max(Decoding &d) {
         [](auto a, auto b) { return a != a || b != b ? a + b : larger(a, b); });
 }
 
-EMU_ARITHMETIC(neg, 1, [](auto a) { return -a; }, decode_integer_neg)
-EMU_ARITHMETIC(abs, 1, [](auto a) { return std::fabs(a); }, decode_integer_abs)
+EMU_ARITHMETIC(
+    neg, 1, [](auto a) { return -a; }, decode_integer_neg)
+EMU_ARITHMETIC(
+    abs, 1, [](auto a) { return std::fabs(a); }, decode_integer_abs)
 
 // The sign of the first operand on the second.
 void decode_copysign(Decoding &d) {
@@ -166,12 +192,15 @@ void decode_div(Decoding &d) {
     Modifiers m = modifiers(d);
     if (!m.has_rounding && !m.approx && !m.full) d.fail("it needs a rounding mode, .approx or .full");
     if (m.approx)
-        finish<2>(d, m, [](auto a, auto b) { return std::fabs(b) > 0x1p126F && std::isfinite(b) ? a * std::copysign((decltype(a))0, b) : a / b; });
+        finish<2>(d, m, [](auto a, auto b) {
+            return std::fabs(b) > 0x1p126F && std::isfinite(b) ? a * std::copysign((decltype(a))0, b) : a / b;
+        });
     else
         finish<2>(d, m, [](auto a, auto b) { return a / b; });
 }
 
-// rcp.approx.ftz.f64 and rsqrt.approx.ftz.f64 know only the upper word of an f64: the lower one is read and written as 0.
+// rcp.approx.ftz.f64 and rsqrt.approx.ftz.f64 know only the upper word of an f64: the lower one is read and written as
+// 0.
 template <class F> struct UpperWord {
     double operator()(double a) const {
         double upper = bits_as<double>(bits_as<u64>(a) & 0xffffffff00000000);
@@ -240,10 +269,11 @@ void decode_tanh(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> FLOAT_OPCODES = {
-    {"add", decode_add}, {"sub", decode_sub},   {"mul", decode_mul},     {"mad", decode_mad}, {"fma", decode_fma}, {"min", decode_min},
-    {"max", decode_max}, {"neg", decode_neg},   {"abs", decode_abs},     {"div", decode_div}, {"rcp", decode_rcp}, {"copysign", decode_copysign},
-    {"sqrt", decode_sqrt}, {"rsqrt", decode_rsqrt}, {"ex2", decode_ex2}, {"lg2", decode_lg2}, {"sin", decode_sin}, {"cos", decode_cos},
-    {"tanh", decode_tanh},
+    {"add", decode_add},   {"sub", decode_sub},     {"mul", decode_mul},   {"mad", decode_mad},
+    {"fma", decode_fma},   {"min", decode_min},     {"max", decode_max},   {"neg", decode_neg},
+    {"abs", decode_abs},   {"div", decode_div},     {"rcp", decode_rcp},   {"copysign", decode_copysign},
+    {"sqrt", decode_sqrt}, {"rsqrt", decode_rsqrt}, {"ex2", decode_ex2},   {"lg2", decode_lg2},
+    {"sin", decode_sin},   {"cos", decode_cos},     {"tanh", decode_tanh},
 };
 
 } // namespace emu

@@ -6,7 +6,9 @@ namespace emu {
 
 namespace {
 
-void run_branch(Warp &warp, const Insn &insn, u32 mask) { warp_split(warp, mask, insn.target, warp.pc, insn.reconverge); }
+void run_branch(Warp &warp, const Insn &insn, u32 mask) {
+    warp_split(warp, mask, insn.target, warp.pc, insn.reconverge);
+}
 
 // op[0]: the index; each lane takes its own way, and the ways are split off one by one.
 void run_branch_table(Warp &warp, const Insn &insn, u32 mask) {
@@ -17,7 +19,9 @@ void run_branch_table(Warp &warp, const Insn &insn, u32 mask) {
     for (u32 rest = mask; rest;) {
         u32 lane = lowest_lane(rest), same = 0;
         if (index[lane] >= table.size())
-            throw Fault(FaultKind::TRAP, lane, "branches by index " + std::to_string(index[lane]) + " of a table of " + std::to_string(table.size()));
+            throw Fault(FaultKind::TRAP, lane,
+                        "branches by index " + std::to_string(index[lane]) + " of a table of " +
+                            std::to_string(table.size()));
         for (u32 i = 0; i < LANES; i++) same |= (u32)(rest >> i & 1 && table[index[i]] == table[index[lane]]) << i;
         paths.push_back({table[index[lane]], insn.reconverge, same});
         rest &= ~same;
@@ -40,9 +44,13 @@ void run_branch_table(Warp &warp, const Insn &insn, u32 mask) {
         warp.pc = paths[0].pc;
 }
 
-void run_exit(Warp &warp, const Insn &, u32 mask) { warp_exit(warp, mask); }
+void run_exit(Warp &warp, const Insn &, u32 mask) {
+    warp_exit(warp, mask);
+}
 
-[[noreturn]] void run_trap(Warp &, const Insn &, u32 mask) { throw Fault(FaultKind::TRAP, lowest_lane(mask), "executes trap"); }
+[[noreturn]] void run_trap(Warp &, const Insn &, u32 mask) {
+    throw Fault(FaultKind::TRAP, lowest_lane(mask), "executes trap");
+}
 
 [[noreturn]] void run_assert(Warp &, const Insn &, u32 mask) {
     throw Fault(FaultKind::ASSERTION, lowest_lane(mask), "an assert() of the kernel does not hold");
@@ -70,7 +78,9 @@ void decode_exit(Decoding &d) {
     d.insn.run = run_exit;
 }
 
-void decode_trap(Decoding &d) { d.insn.run = run_trap; }
+void decode_trap(Decoding &d) {
+    d.insn.run = run_trap;
+}
 
 // What is left of a call after inlining: only to functions that are not defined.
 void decode_call(Decoding &d) {
@@ -82,30 +92,35 @@ void decode_call(Decoding &d) {
 
 // ---- barriers
 
-// aux: bit 0 waits, bits 1-2 reduction (popc, and, or), bit 3 negates op[3]; op[0] result, op[1] barrier, op[2] threads or
-// NO_OPERAND, op[3] predicate.
+// aux: bit 0 waits, bits 1-2 reduction (popc, and, or), bit 3 negates op[3]; op[0] result, op[1] barrier, op[2] threads
+// or NO_OPERAND, op[3] predicate.
 constexpr u8 BARRIER_WAITS = 1, BARRIER_NEGATED = 8;
 
 u32 uniform(Warp &warp, u16 op, u32 mask, const char *what) {
     const u32 *value = warp.slot(op);
     for (u32 rest = mask; rest; rest &= rest - 1)
         if (value[lowest_lane(rest)] != value[lowest_lane(mask)])
-            throw Fault(FaultKind::BARRIER, lowest_lane(rest), std::string("names another ") + what + " than other lanes of its warp");
+            throw Fault(FaultKind::BARRIER, lowest_lane(rest),
+                        std::string("names another ") + what + " than other lanes of its warp");
     return value[lowest_lane(mask)];
 }
 
 void run_barrier(Warp &warp, const Insn &insn, u32 mask) {
     u32 id = uniform(warp, insn.op[1], mask, "barrier"), n_warps = 0;
-    if (id >= BARRIERS_MAX) throw Fault(FaultKind::BARRIER, lowest_lane(mask), "names barrier " + std::to_string(id) + ", and there are 16");
+    if (id >= BARRIERS_MAX)
+        throw Fault(FaultKind::BARRIER, lowest_lane(mask),
+                    "names barrier " + std::to_string(id) + ", and there are 16");
     if (insn.op[2] != NO_OPERAND) {
         u32 n_threads = uniform(warp, insn.op[2], mask, "number of threads");
         if (n_threads == 0 || n_threads % LANES || n_threads / LANES > warp.block->n_warps)
             throw Fault(FaultKind::BARRIER, lowest_lane(mask),
-                        "names " + std::to_string(n_threads) + " threads: it must be a multiple of 32, and not more than the block has");
+                        "names " + std::to_string(n_threads) +
+                            " threads: it must be a multiple of 32, and not more than the block has");
         n_warps = n_threads / LANES;
     }
     if (mask != warp.active) // a guard that some lanes fail
-        throw Fault(FaultKind::BARRIER, lowest_lane(mask), "comes to barrier " + std::to_string(id) + " without other lanes of its warp");
+        throw Fault(FaultKind::BARRIER, lowest_lane(mask),
+                    "comes to barrier " + std::to_string(id) + " without other lanes of its warp");
     Barrier &barrier = warp.block->barriers[id];
     u8 reduce = insn.aux >> 1 & 3;
     warp.barrier_result = insn.op[0];
@@ -152,9 +167,11 @@ void run_warp_sync(Warp &warp, const Insn &insn, u32 mask) {
     const u32 *members = warp.slot(insn.op[0]);
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 lane = lowest_lane(rest), missing = members[lane] & warp.alive & ~mask;
-        if (!(members[lane] >> lane & 1)) throw Fault(FaultKind::CONVERGENCE, lane, "synchronises a warp with a mask that it is not in itself");
+        if (!(members[lane] >> lane & 1))
+            throw Fault(FaultKind::CONVERGENCE, lane, "synchronises a warp with a mask that it is not in itself");
         if (missing)
-            throw Fault(FaultKind::CONVERGENCE, lane, "synchronises with lane " + std::to_string(lowest_lane(missing)) + ", which took another path");
+            throw Fault(FaultKind::CONVERGENCE, lane,
+                        "synchronises with lane " + std::to_string(lowest_lane(missing)) + ", which took another path");
     }
     warp_sync_lanes(warp);
 }
@@ -179,10 +196,18 @@ void decode_nanosleep(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> FLOW_OPCODES = {
-    {"bra", decode_branch},       {"brx.idx", decode_branch_table}, {"ret", decode_exit},
-    {"exit", decode_exit},        {"trap", decode_trap},            {"call", decode_call},
-    {"bar", decode_barrier},      {"barrier", decode_barrier},      {"bar.warp.sync", decode_warp_sync},
-    {"membar", decode_fence},     {"fence", decode_fence},          {"nanosleep", decode_nanosleep},
+    {"bra", decode_branch},
+    {"brx.idx", decode_branch_table},
+    {"ret", decode_exit},
+    {"exit", decode_exit},
+    {"trap", decode_trap},
+    {"call", decode_call},
+    {"bar", decode_barrier},
+    {"barrier", decode_barrier},
+    {"bar.warp.sync", decode_warp_sync},
+    {"membar", decode_fence},
+    {"fence", decode_fence},
+    {"nanosleep", decode_nanosleep},
 };
 
 } // namespace emu

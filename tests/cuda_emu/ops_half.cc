@@ -32,8 +32,12 @@ float fused(float a, float b, float c) {
 }
 
 template <class H> H rounded(float value);
-template <> f16 rounded(float value) { return round_f16(value); }
-template <> bf16 rounded(float value) { return round_bf16(value); }
+template <> f16 rounded(float value) {
+    return round_f16(value);
+}
+template <> bf16 rounded(float value) {
+    return round_bf16(value);
+}
 
 template <class H> H smaller(H a, H b) {
     float x = to_float(a), y = to_float(b);
@@ -59,7 +63,9 @@ struct Mul {
     template <class H> H operator()(H a, H b) const { return rounded<H>(fused(to_float(a), to_float(b), -0.0F)); }
 };
 struct Fma {
-    template <class H> H operator()(H a, H b, H c) const { return rounded<H>(fused(to_float(a), to_float(b), to_float(c))); }
+    template <class H> H operator()(H a, H b, H c) const {
+        return rounded<H>(fused(to_float(a), to_float(b), to_float(c)));
+    }
 };
 struct FmaRelu {
     template <class H> H operator()(H a, H b, H c) const {
@@ -74,10 +80,14 @@ struct Max {
     template <class H> H operator()(H a, H b) const { return larger(a, b); }
 };
 struct MinNan {
-    template <class H> H operator()(H a, H b) const { return to_float(a) != to_float(a) || to_float(b) != to_float(b) ? H{HALF_NAN} : smaller(a, b); }
+    template <class H> H operator()(H a, H b) const {
+        return to_float(a) != to_float(a) || to_float(b) != to_float(b) ? H{HALF_NAN} : smaller(a, b);
+    }
 };
 struct MaxNan {
-    template <class H> H operator()(H a, H b) const { return to_float(a) != to_float(a) || to_float(b) != to_float(b) ? H{HALF_NAN} : larger(a, b); }
+    template <class H> H operator()(H a, H b) const {
+        return to_float(a) != to_float(a) || to_float(b) != to_float(b) ? H{HALF_NAN} : larger(a, b);
+    }
 };
 struct Neg {
     template <class H> H operator()(H a) const { return {(u16)(a.bits ^ 0x8000)}; }

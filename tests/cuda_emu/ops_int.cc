@@ -9,42 +9,72 @@ namespace {
 // Calls f with a value of the C type of an integer type.
 template <class F> bool for_integer(Type type, F f) {
     switch (type) {
-    case Type::U16: f(u16{}); return true;
-    case Type::S16: f(i16{}); return true;
-    case Type::U32: f(u32{}); return true;
-    case Type::S32: f(i32{}); return true;
-    case Type::U64: f(u64{}); return true;
-    case Type::S64: f(i64{}); return true;
-    default: return false;
+    case Type::U16:
+        f(u16{});
+        return true;
+    case Type::S16:
+        f(i16{});
+        return true;
+    case Type::U32:
+        f(u32{});
+        return true;
+    case Type::S32:
+        f(i32{});
+        return true;
+    case Type::U64:
+        f(u64{});
+        return true;
+    case Type::S64:
+        f(i64{});
+        return true;
+    default:
+        return false;
     }
 }
 
 // The same for .b16, .b32 and .b64 too, as unsigned numbers.
 template <class F> bool for_bits(Type type, F f) {
     switch (type) {
-    case Type::B16: f(u16{}); return true;
-    case Type::B32: f(u32{}); return true;
-    case Type::B64: f(u64{}); return true;
-    default: return for_integer(type, f);
+    case Type::B16:
+        f(u16{});
+        return true;
+    case Type::B32:
+        f(u32{});
+        return true;
+    case Type::B64:
+        f(u64{});
+        return true;
+    default:
+        return for_integer(type, f);
     }
 }
 
 template <class T> using Unsigned = std::make_unsigned_t<T>;
-template <class T> using Twice =
+template <class T>
+using Twice =
     std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, i32, u32>,
                        std::conditional_t<sizeof(T) == 4, std::conditional_t<std::is_signed_v<T>, i64, u64>,
                                           std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>>>;
 
 // Wraps without the undefined overflow of signed types; 16-bit operands must not be promoted to int either.
-template <class T> T wrap_add(T a, T b) { return (T)((u64)a + (u64)b); }
-template <class T> T wrap_sub(T a, T b) { return (T)((u64)a - (u64)b); }
-template <class T> T wrap_mul(T a, T b) { return (T)((u64)a * (u64)b); }
-template <class T> T mul_high(T a, T b) { return (T)((Twice<T>)a * (Twice<T>)b >> (8 * sizeof(T))); }
+template <class T> T wrap_add(T a, T b) {
+    return (T)((u64)a + (u64)b);
+}
+template <class T> T wrap_sub(T a, T b) {
+    return (T)((u64)a - (u64)b);
+}
+template <class T> T wrap_mul(T a, T b) {
+    return (T)((u64)a * (u64)b);
+}
+template <class T> T mul_high(T a, T b) {
+    return (T)((Twice<T>)a * (Twice<T>)b >> (8 * sizeof(T)));
+}
 
 // ---- add, sub, mul, mad, with carries
 
 // add.cc and the like: a lane's carry flag is a bit of a predicate that no program names.
-template <bool SUBTRACT, bool CARRY_IN, bool CARRY_OUT, class T> void run_carry(Warp &warp, const Insn &insn, u32 mask) {
+template <bool SUBTRACT, bool CARRY_IN, bool CARRY_OUT, class T>
+void run_carry(Warp &warp, const Insn &insn, u32 mask) {
     auto *to = lanes_of<T>(warp, insn.op[0]);
     auto *a = lanes_of<T>(warp, insn.op[1]), *b = lanes_of<T>(warp, insn.op[2]);
     u32 &flag = warp.predicates[insn.op[4]];
@@ -52,15 +82,18 @@ template <bool SUBTRACT, bool CARRY_IN, bool CARRY_OUT, class T> void run_carry(
     for (u32 i = 0; i < LANES; i++) {
         if (!(mask >> i & 1)) continue;
         u32 carry = CARRY_IN ? flag >> i & 1 : 0;
-        unsigned __int128 wide = SUBTRACT ? (unsigned __int128)a[i] - b[i] - carry : (unsigned __int128)a[i] + b[i] + carry;
+        unsigned __int128 wide =
+            SUBTRACT ? (unsigned __int128)a[i] - b[i] - carry : (unsigned __int128)a[i] + b[i] + carry;
         to[i] = (Stored<T>)wide;
         carry_out |= (u32)(wide >> (8 * sizeof(T)) & 1) << i;
     }
     if (CARRY_OUT) flag = (flag & ~mask) | carry_out;
 }
 
-template <bool HIGH, bool CARRY_IN, bool CARRY_OUT, class T> void run_mad_carry(Warp &warp, const Insn &insn, u32 mask) {
-    auto *to = lanes_of<T>(warp, insn.op[0]), *a = lanes_of<T>(warp, insn.op[1]), *b = lanes_of<T>(warp, insn.op[2]), *c = lanes_of<T>(warp, insn.op[3]);
+template <bool HIGH, bool CARRY_IN, bool CARRY_OUT, class T>
+void run_mad_carry(Warp &warp, const Insn &insn, u32 mask) {
+    auto *to = lanes_of<T>(warp, insn.op[0]), *a = lanes_of<T>(warp, insn.op[1]), *b = lanes_of<T>(warp, insn.op[2]),
+         *c = lanes_of<T>(warp, insn.op[3]);
     u32 &flag = warp.predicates[insn.op[4]];
     u32 carry_out = 0;
     for (u32 i = 0; i < LANES; i++) {
@@ -85,15 +118,24 @@ template <bool SUBTRACT, bool CARRY_IN> void decode_carry(Decoding &d, bool carr
     d.same_type(type, 2);
     use_carry_flag(d);
     bool is_64 = type_bits(type) == 64;
-    d.insn.run = carry_out ? (is_64 ? run_carry<SUBTRACT, CARRY_IN, true, u64> : run_carry<SUBTRACT, CARRY_IN, true, u32>)
-                           : (is_64 ? run_carry<SUBTRACT, CARRY_IN, false, u64> : run_carry<SUBTRACT, CARRY_IN, false, u32>);
+    d.insn.run = carry_out
+                     ? (is_64 ? run_carry<SUBTRACT, CARRY_IN, true, u64> : run_carry<SUBTRACT, CARRY_IN, true, u32>)
+                     : (is_64 ? run_carry<SUBTRACT, CARRY_IN, false, u64> : run_carry<SUBTRACT, CARRY_IN, false, u32>);
     if (type_bits(type) < 32) d.fail_type(type);
 }
 
-void decode_addc(Decoding &d) { decode_carry<false, true>(d, d.accept("cc")); }
-void decode_subc(Decoding &d) { decode_carry<true, true>(d, d.accept("cc")); }
-void decode_add_cc(Decoding &d) { decode_carry<false, false>(d, true); }
-void decode_sub_cc(Decoding &d) { decode_carry<true, false>(d, true); }
+void decode_addc(Decoding &d) {
+    decode_carry<false, true>(d, d.accept("cc"));
+}
+void decode_subc(Decoding &d) {
+    decode_carry<true, true>(d, d.accept("cc"));
+}
+void decode_add_cc(Decoding &d) {
+    decode_carry<false, false>(d, true);
+}
+void decode_sub_cc(Decoding &d) {
+    decode_carry<true, false>(d, true);
+}
 
 template <bool SUBTRACT> void decode_add_sub(Decoding &d) {
     bool saturate = d.accept("sat");
@@ -107,13 +149,17 @@ template <bool SUBTRACT> void decode_add_sub(Decoding &d) {
         });
         return;
     }
-    for_integer(type, [&]<class T>(T) { use<T, T, T>(d.insn, [](T a, T b) { return SUBTRACT ? wrap_sub(a, b) : wrap_add(a, b); }); });
+    for_integer(type, [&]<class T>(T) {
+        use<T, T, T>(d.insn, [](T a, T b) { return SUBTRACT ? wrap_sub(a, b) : wrap_add(a, b); });
+    });
 }
 
 template <class T> void use_mad_carry(Decoding &d, bool high, bool in, bool out) {
     use_carry_flag(d);
-    Handler handlers[2][2][2] = {{{nullptr, run_mad_carry<false, false, true, T>}, {run_mad_carry<false, true, false, T>, run_mad_carry<false, true, true, T>}},
-                                 {{nullptr, run_mad_carry<true, false, true, T>}, {run_mad_carry<true, true, false, T>, run_mad_carry<true, true, true, T>}}};
+    Handler handlers[2][2][2] = {{{nullptr, run_mad_carry<false, false, true, T>},
+                                  {run_mad_carry<false, true, false, T>, run_mad_carry<false, true, true, T>}},
+                                 {{nullptr, run_mad_carry<true, false, true, T>},
+                                  {run_mad_carry<true, true, false, T>, run_mad_carry<true, true, true, T>}}};
     d.insn.run = handlers[high][in][out];
 }
 
@@ -123,7 +169,10 @@ template <bool ADD> void decode_mul_mad_as(Decoding &d, bool carry_in) {
     Type type = d.type();
     if (saturate) d.fail("\".sat\" is not supported here");
     if (part == "wide") {
-        Type wide = type == Type::U32 ? Type::U64 : type == Type::S32 ? Type::S64 : type == Type::U16 ? Type::U32 : Type::S32;
+        Type wide = type == Type::U32   ? Type::U64
+                    : type == Type::S32 ? Type::S64
+                    : type == Type::U16 ? Type::U32
+                                        : Type::S32;
         d.result(0, d.operand(0), wide);
         d.source(1, d.operand(1), type);
         d.source(2, d.operand(2), type);
@@ -158,7 +207,9 @@ template <bool ADD> void decode_mul_mad_as(Decoding &d, bool carry_in) {
     });
 }
 
-void decode_madc(Decoding &d) { decode_mul_mad_as<true>(d, true); }
+void decode_madc(Decoding &d) {
+    decode_mul_mad_as<true>(d, true);
+}
 
 // 24-bit products: of the low 24 bits, sign-extended for .s32; the low or the middle 32 bits of the 48.
 template <bool ADD> void decode_mul24(Decoding &d) {
@@ -171,9 +222,9 @@ template <bool ADD> void decode_mul24(Decoding &d) {
         using Cut = decltype(cut);
         using Part = decltype(part);
         if constexpr (ADD)
-            use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 c) { return (u32)(Part{}(Cut{}(a) * Cut{}(b))) + c; });
+            use<u32, u32, u32, u32>(d.insn, [](u32 a, u32 b, u32 c) { return (u32)(Part{}(Cut{}(a)*Cut{}(b))) + c; });
         else
-            use<u32, u32, u32>(d.insn, [](u32 a, u32 b) { return (u32)(Part{}(Cut{}(a) * Cut{}(b))); });
+            use<u32, u32, u32>(d.insn, [](u32 a, u32 b) { return (u32)(Part{}(Cut{}(a)*Cut{}(b))); });
     };
     auto cut_signed = [](u32 a) { return (i64)((i32)(a << 8) >> 8); };
     auto cut_unsigned = [](u32 a) { return (i64)(a & 0xffffff); };
@@ -189,7 +240,7 @@ template <bool ADD> void decode_mul24(Decoding &d) {
 
 // Division by zero gives all ones, and the remainder the dividend, as the hardware does (PTX leaves both open).
 template <class T> T quotient(T a, T b) {
-    if (b == 0) return (T)~(T)0;
+    if (b == 0) return (T) ~(T)0;
     if (std::is_signed_v<T> && b == (T)-1) return wrap_sub<T>(0, a);
     return (T)(a / b);
 }
@@ -238,7 +289,9 @@ void decode_neg(Decoding &d) {
 void decode_sad(Decoding &d) {
     Type type = d.type();
     d.same_type(type, 3);
-    for_integer(type, [&]<class T>(T) { use<T, T, T, T>(d.insn, [](T a, T b, T c) { return wrap_add(c, a < b ? wrap_sub(b, a) : wrap_sub(a, b)); }); });
+    for_integer(type, [&]<class T>(T) {
+        use<T, T, T, T>(d.insn, [](T a, T b, T c) { return wrap_add(c, a < b ? wrap_sub(b, a) : wrap_sub(a, b)); });
+    });
 }
 
 // ---- dp4a, dp2a: a's bytes (or 16-bit halves) times b's bytes, summed onto c
@@ -287,19 +340,38 @@ void decode_dp2a(Decoding &d) {
 } // namespace
 
 // Shared with floats: ops_float.cc's tables send the integer types here.
-void decode_integer_add(Decoding &d) { d.accept("cc") ? decode_add_cc(d) : decode_add_sub<false>(d); }
-void decode_integer_sub(Decoding &d) { d.accept("cc") ? decode_sub_cc(d) : decode_add_sub<true>(d); }
-void decode_integer_mul(Decoding &d) { decode_mul_mad_as<false>(d, false); }
-void decode_integer_mad(Decoding &d) { decode_mul_mad_as<true>(d, false); }
-void decode_integer_div(Decoding &d) { decode_div(d); }
-void decode_integer_min(Decoding &d) { decode_min(d); }
-void decode_integer_max(Decoding &d) { decode_max(d); }
-void decode_integer_abs(Decoding &d) { decode_abs(d); }
-void decode_integer_neg(Decoding &d) { decode_neg(d); }
+void decode_integer_add(Decoding &d) {
+    d.accept("cc") ? decode_add_cc(d) : decode_add_sub<false>(d);
+}
+void decode_integer_sub(Decoding &d) {
+    d.accept("cc") ? decode_sub_cc(d) : decode_add_sub<true>(d);
+}
+void decode_integer_mul(Decoding &d) {
+    decode_mul_mad_as<false>(d, false);
+}
+void decode_integer_mad(Decoding &d) {
+    decode_mul_mad_as<true>(d, false);
+}
+void decode_integer_div(Decoding &d) {
+    decode_div(d);
+}
+void decode_integer_min(Decoding &d) {
+    decode_min(d);
+}
+void decode_integer_max(Decoding &d) {
+    decode_max(d);
+}
+void decode_integer_abs(Decoding &d) {
+    decode_abs(d);
+}
+void decode_integer_neg(Decoding &d) {
+    decode_neg(d);
+}
 
 const std::vector<OpcodeRow> INTEGER_OPCODES = {
-    {"addc", decode_addc}, {"subc", decode_subc},          {"madc", decode_madc}, {"mul24", decode_mul24<false>}, {"mad24", decode_mul24<true>},
-    {"rem", decode_rem},   {"sad", decode_sad}, {"dp4a", decode_dp4a}, {"dp2a", decode_dp2a},
+    {"addc", decode_addc},         {"subc", decode_subc}, {"madc", decode_madc}, {"mul24", decode_mul24<false>},
+    {"mad24", decode_mul24<true>}, {"rem", decode_rem},   {"sad", decode_sad},   {"dp4a", decode_dp4a},
+    {"dp2a", decode_dp2a},
 };
 
 } // namespace emu

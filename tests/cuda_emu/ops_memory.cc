@@ -24,7 +24,8 @@ template <u32 BYTES> u8 *contiguous(Warp &warp, u32 mask, const u64 at[LANES], b
     return warp.block->global_bytes + offset;
 }
 
-// T: the type in memory; R: the register's, to which sub-words are extended, by their sign or with zeros. op[0]: the address, op[1…V]: the registers.
+// T: the type in memory; R: the register's, to which sub-words are extended, by their sign or with zeros. op[0]: the
+// address, op[1…V]: the registers.
 template <Where W, class T, class R, u32 V> void run_load(Warp &warp, const Insn &insn, u32 mask) {
     constexpr u32 BYTES = sizeof(T) * V;
     u64 at[LANES];
@@ -89,11 +90,16 @@ template <bool LOAD, Where W, class T> Handler by_vector(u32 n, u32 register_bit
 template <bool LOAD, Where W> Handler by_type(Type type, u32 n, u32 register_bits) {
     bool is_signed = LOAD && (type == Type::S8 || type == Type::S16 || type == Type::S32);
     switch (type_bits(type)) {
-    case 8: return is_signed ? by_vector<LOAD, W, i8>(n, register_bits) : by_vector<LOAD, W, u8>(n, register_bits);
-    case 16: return is_signed ? by_vector<LOAD, W, i16>(n, register_bits) : by_vector<LOAD, W, u16>(n, register_bits);
-    case 32: return is_signed ? by_vector<LOAD, W, i32>(n, register_bits) : by_vector<LOAD, W, u32>(n, register_bits);
-    case 64: return by_vector<LOAD, W, u64>(n, register_bits);
-    default: return nullptr;
+    case 8:
+        return is_signed ? by_vector<LOAD, W, i8>(n, register_bits) : by_vector<LOAD, W, u8>(n, register_bits);
+    case 16:
+        return is_signed ? by_vector<LOAD, W, i16>(n, register_bits) : by_vector<LOAD, W, u16>(n, register_bits);
+    case 32:
+        return is_signed ? by_vector<LOAD, W, i32>(n, register_bits) : by_vector<LOAD, W, u32>(n, register_bits);
+    case 64:
+        return by_vector<LOAD, W, u64>(n, register_bits);
+    default:
+        return nullptr;
     }
 }
 
@@ -103,15 +109,17 @@ Where space_of(Decoding &d, const Operand &address) {
     if (d.accept("local")) return Where::LOCAL;
     if (d.accept("param") || d.accept("param::entry") || d.accept("param::func")) {
         // Parameters of calls live in the caller's frame once calls are inlined.
-        bool is_frame = address.kind == OperandKind::VARIABLE && d.builder.function.variables[address.index].space != Space::PARAM;
+        bool is_frame =
+            address.kind == OperandKind::VARIABLE && d.builder.function.variables[address.index].space != Space::PARAM;
         return is_frame ? Where::LOCAL : Where::PARAM;
     }
     return Where::GENERIC;
 }
 
 void skip_hints(Decoding &d) {
-    d.skip_any({"nc", "ca", "cg", "cs", "cv", "lu", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last",
-                "L1::no_allocate", "L2::evict_normal", "L2::evict_first", "L2::evict_last", "L2::64B", "L2::128B", "L2::256B"});
+    d.skip_any({"nc", "ca", "cg", "cs", "cv", "lu", "wb", "wt", "L1::evict_normal", "L1::evict_unchanged",
+                "L1::evict_first", "L1::evict_last", "L1::no_allocate", "L2::evict_normal", "L2::evict_first",
+                "L2::evict_last", "L2::64B", "L2::128B", "L2::256B"});
 }
 
 template <bool LOAD> void decode_access(Decoding &d) {
@@ -123,7 +131,8 @@ template <bool LOAD> void decode_access(Decoding &d) {
     u32 n = d.accept("v2") ? 2 : d.accept("v4") ? 4 : 1;
     Type type = d.type();
     d.address(0, address);
-    if ((n > 1) != (values.kind == OperandKind::VECTOR) || (n > 1 && values.elements.size() != n)) d.fail("it has the wrong number of registers");
+    if ((n > 1) != (values.kind == OperandKind::VECTOR) || (n > 1 && values.elements.size() != n))
+        d.fail("it has the wrong number of registers");
     u32 bits = 0;
     for (u32 j = 0; j < n; j++) {
         const Operand &value = n > 1 ? values.elements[j] : values;
@@ -136,10 +145,18 @@ template <bool LOAD> void decode_access(Decoding &d) {
         bits = own;
     }
     switch (where) {
-    case Where::GLOBAL: d.insn.run = by_type<LOAD, Where::GLOBAL>(type, n, bits); break;
-    case Where::SHARED: d.insn.run = by_type<LOAD, Where::SHARED>(type, n, bits); break;
-    case Where::LOCAL: d.insn.run = by_type<LOAD, Where::LOCAL>(type, n, bits); break;
-    case Where::GENERIC: d.insn.run = by_type<LOAD, Where::GENERIC>(type, n, bits); break;
+    case Where::GLOBAL:
+        d.insn.run = by_type<LOAD, Where::GLOBAL>(type, n, bits);
+        break;
+    case Where::SHARED:
+        d.insn.run = by_type<LOAD, Where::SHARED>(type, n, bits);
+        break;
+    case Where::LOCAL:
+        d.insn.run = by_type<LOAD, Where::LOCAL>(type, n, bits);
+        break;
+    case Where::GENERIC:
+        d.insn.run = by_type<LOAD, Where::GENERIC>(type, n, bits);
+        break;
     case Where::PARAM:
         if constexpr (LOAD) d.insn.run = by_type<true, Where::PARAM>(type, n, bits);
         break;
@@ -156,7 +173,8 @@ void decode_prefetch(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> MEMORY_OPCODES = {
-    {"ld", decode_access<true>}, {"ldu", decode_access<true>}, {"st", decode_access<false>}, {"prefetch", decode_prefetch}, {"prefetchu", decode_prefetch},
+    {"ld", decode_access<true>},   {"ldu", decode_access<true>},   {"st", decode_access<false>},
+    {"prefetch", decode_prefetch}, {"prefetchu", decode_prefetch},
 };
 
 } // namespace emu

@@ -13,7 +13,9 @@ void run_mov_predicate(Warp &warp, const Insn &insn, u32 mask) {
 }
 
 // Insn::offset: not 0 for true
-void run_set_predicate(Warp &warp, const Insn &insn, u32 mask) { set_predicate(warp, insn.op[0], mask, insn.offset ? ALL_LANES : 0); }
+void run_set_predicate(Warp &warp, const Insn &insn, u32 mask) {
+    set_predicate(warp, insn.op[0], mask, insn.offset ? ALL_LANES : 0);
+}
 
 // A count that goes on with every instruction of the warp. target: the result's bits.
 void run_mov_clock(Warp &warp, const Insn &insn, u32 mask) {
@@ -63,7 +65,8 @@ void decode_mov_vector(Decoding &d, Type type, bool pack) {
     d.insn.aux = (u8)bits;
     d.insn.target = n;
     bool wide = type_bits(type) == 64;
-    d.insn.run = pack ? (wide ? run_mov_vector<u64, true> : run_mov_vector<u32, true>) : (wide ? run_mov_vector<u64, false> : run_mov_vector<u32, false>);
+    d.insn.run = pack ? (wide ? run_mov_vector<u64, true> : run_mov_vector<u32, true>)
+                      : (wide ? run_mov_vector<u64, false> : run_mov_vector<u32, false>);
 }
 
 void decode_mov_predicate(Decoding &d) {
@@ -98,7 +101,8 @@ void decode_mov(Decoding &d) {
     if (d.operand(0).kind == OperandKind::VECTOR) return decode_mov_vector(d, type, false);
     if (from.kind == OperandKind::VECTOR) return decode_mov_vector(d, type, true);
     d.result(0, d.operand(0), type);
-    if (from.kind == OperandKind::SPECIAL && (from.name == "%clock" || from.name == "%clock64" || from.name == "%globaltimer")) {
+    if (from.kind == OperandKind::SPECIAL &&
+        (from.name == "%clock" || from.name == "%clock64" || from.name == "%globaltimer")) {
         d.insn.target = type_bits(type);
         d.insn.run = run_mov_clock;
         return;
@@ -116,7 +120,8 @@ struct Window {
     const char *name;
     u64 start;
 };
-constexpr Window WINDOWS[] = {{"shared", SHARED_WINDOW}, {"local", LOCAL_WINDOW}, {"param", PARAM_WINDOW}, {"global", 0}, {"const", 0}};
+constexpr Window WINDOWS[] = {
+    {"shared", SHARED_WINDOW}, {"local", LOCAL_WINDOW}, {"param", PARAM_WINDOW}, {"global", 0}, {"const", 0}};
 
 const Window &take_window(Decoding &d) {
     for (const Window &candidate : WINDOWS)
@@ -165,7 +170,10 @@ void decode_isspacep(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> MOVE_OPCODES = {
-    {"mov", decode_mov}, {"cvta", decode_cvta}, {"isspacep", decode_isspacep}, {"activemask", decode_activemask},
+    {"mov", decode_mov},
+    {"cvta", decode_cvta},
+    {"isspacep", decode_isspacep},
+    {"activemask", decode_activemask},
 };
 
 } // namespace emu

@@ -1,7 +1,7 @@
 // What lanes of a warp do together: shfl, vote, match, redux.
 //
-// All take the mask of the lanes that take part. A lane of the mask that has not exited must be at the same instruction,
-// and a lane that executes it must be in its mask.
+// All take the mask of the lanes that take part. A lane of the mask that has not exited must be at the same
+// instruction, and a lane that executes it must be in its mask.
 
 #include "decode.h"
 
@@ -15,9 +15,11 @@ u32 members(Warp &warp, u16 op, u32 mask) {
     u32 first = named[lowest_lane(mask)];
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 lane = lowest_lane(rest), missing = named[lane] & warp.alive & ~mask;
-        if (!(named[lane] >> lane & 1)) throw Fault(FaultKind::CONVERGENCE, lane, "is not in the mask of lanes that it names itself");
+        if (!(named[lane] >> lane & 1))
+            throw Fault(FaultKind::CONVERGENCE, lane, "is not in the mask of lanes that it names itself");
         if (missing)
-            throw Fault(FaultKind::CONVERGENCE, lane, "names lane " + std::to_string(lowest_lane(missing)) + ", which took another path");
+            throw Fault(FaultKind::CONVERGENCE, lane,
+                        "names lane " + std::to_string(lowest_lane(missing)) + ", which took another path");
         if (named[lane] != first) // two groups side by side: each is served, but this is the slow way
             return 0;
     }
@@ -36,8 +38,8 @@ template <class F> void for_groups(Warp &warp, u16 op, u32 mask, F f) {
     }
 }
 
-// ---- shfl.sync: op[0] result, op[1] whether the source was in range (or NO_OPERAND), op[2] value, op[3] lane or distance,
-// op[4] clamp and segment, op[5] mask
+// ---- shfl.sync: op[0] result, op[1] whether the source was in range (or NO_OPERAND), op[2] value, op[3] lane or
+// distance, op[4] clamp and segment, op[5] mask
 
 enum class Shuffle : u8 { UP, DOWN, BFLY, IDX };
 
@@ -76,7 +78,8 @@ template <Shuffle MODE> void run_shuffle(Warp &warp, const Insn &insn, u32 mask)
             in_range |= (u32)source_lane<MODE>(lane, b[lane], c[lane], &source) << lane;
             if (!(group >> source & 1))
                 throw Fault(FaultKind::CONVERGENCE, lane,
-                            "takes the value of lane " + std::to_string(source) + ", which is not among the lanes that take part");
+                            "takes the value of lane " + std::to_string(source) +
+                                ", which is not among the lanes that take part");
             result[lane] = value[source];
         }
     });
@@ -89,8 +92,11 @@ template <Shuffle MODE> void run_shuffle(Warp &warp, const Insn &insn, u32 mask)
 void decode_shuffle(Decoding &d) {
     std::string mode = d.word();
     if (d.type() != Type::B32) d.fail("only .b32 is supported");
-    d.insn.run = mode == "up" ? run_shuffle<Shuffle::UP> : mode == "down" ? run_shuffle<Shuffle::DOWN>
-               : mode == "bfly" ? run_shuffle<Shuffle::BFLY> : mode == "idx" ? run_shuffle<Shuffle::IDX> : nullptr;
+    d.insn.run = mode == "up"     ? run_shuffle<Shuffle::UP>
+                 : mode == "down" ? run_shuffle<Shuffle::DOWN>
+                 : mode == "bfly" ? run_shuffle<Shuffle::BFLY>
+                 : mode == "idx"  ? run_shuffle<Shuffle::IDX>
+                                  : nullptr;
     d.expect_operands(5, 6);
     u32 extra = (u32)d.n_operands() - 5;
     d.result(0, d.operand(0), Type::B32);
@@ -122,8 +128,11 @@ void decode_vote(Decoding &d) {
     Type type = d.type();
     bool ballot = mode == "ballot";
     if (type != (ballot ? Type::B32 : Type::PRED)) d.fail_type(type);
-    d.insn.run = ballot ? run_vote<Vote::BALLOT> : mode == "all" ? run_vote<Vote::ALL> : mode == "any" ? run_vote<Vote::ANY>
-               : mode == "uni" ? run_vote<Vote::UNI> : nullptr;
+    d.insn.run = ballot          ? run_vote<Vote::BALLOT>
+                 : mode == "all" ? run_vote<Vote::ALL>
+                 : mode == "any" ? run_vote<Vote::ANY>
+                 : mode == "uni" ? run_vote<Vote::UNI>
+                                 : nullptr;
     d.expect_operands(3, 3);
     ballot ? d.result(0, d.operand(0), type) : d.predicate_result(0, d.operand(0));
     d.source(2, d.operand(2), Type::B32);
@@ -159,7 +168,8 @@ void decode_match(Decoding &d) {
     if (has_predicate) d.predicate_result(1, d.operand(1));
     d.source(2, d.operand(1 + has_predicate), type);
     d.source(3, d.operand(2 + has_predicate), Type::B32);
-    d.insn.run = all ? (wide ? run_match<u64, true> : run_match<u32, true>) : (wide ? run_match<u64, false> : run_match<u32, false>);
+    d.insn.run = all ? (wide ? run_match<u64, true> : run_match<u32, true>)
+                     : (wide ? run_match<u64, false> : run_match<u32, false>);
 }
 
 // ---- redux.sync: op[0] result, op[1] value, op[2] mask
@@ -190,7 +200,10 @@ void decode_reduce(Decoding &d) {
     bool is_signed = type == Type::S32, is_bits = type == Type::B32;
     if (!is_signed && !is_bits && type != Type::U32) d.fail_type(type);
     if (is_bits)
-        d.insn.run = operation == "and" ? run_reduce<u32, And> : operation == "or" ? run_reduce<u32, Or> : operation == "xor" ? run_reduce<u32, Xor> : nullptr;
+        d.insn.run = operation == "and"   ? run_reduce<u32, And>
+                     : operation == "or"  ? run_reduce<u32, Or>
+                     : operation == "xor" ? run_reduce<u32, Xor>
+                                          : nullptr;
     else if (operation == "add")
         d.insn.run = run_reduce<u32, Add>;
     else if (operation == "min")
@@ -202,7 +215,10 @@ void decode_reduce(Decoding &d) {
 } // namespace
 
 const std::vector<OpcodeRow> WARP_OPCODES = {
-    {"shfl.sync", decode_shuffle}, {"vote.sync", decode_vote}, {"match", decode_match}, {"redux.sync", decode_reduce},
+    {"shfl.sync", decode_shuffle},
+    {"vote.sync", decode_vote},
+    {"match", decode_match},
+    {"redux.sync", decode_reduce},
 };
 
 } // namespace emu

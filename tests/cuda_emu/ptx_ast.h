@@ -13,15 +13,37 @@
 
 namespace emu {
 
-enum class Type : u8 { NONE, PRED, B8, B16, B32, B64, U8, U16, U32, U64, S8, S16, S32, S64, F16, F16X2, BF16, BF16X2, TF32, F32, F64 };
+enum class Type : u8 {
+    NONE,
+    PRED,
+    B8,
+    B16,
+    B32,
+    B64,
+    U8,
+    U16,
+    U32,
+    U64,
+    S8,
+    S16,
+    S32,
+    S64,
+    F16,
+    F16X2,
+    BF16,
+    BF16X2,
+    TF32,
+    F32,
+    F64
+};
 
 Type type_named(const std::string &name); // "u32" → Type::U32; anything else: Type::NONE
 u32 type_bits(Type type);                 // width; 1 for a predicate
 
 enum class Space : u8 { GLOBAL, CONST, SHARED, LOCAL, PARAM };
 
-// Where an instruction stands: in the PTX, and, if it was compiled with -lineinfo, in the source and at the call that it
-// was inlined into. Files are numbers of .file directives; 0: not known.
+// Where an instruction stands: in the PTX, and, if it was compiled with -lineinfo, in the source and at the call that
+// it was inlined into. Files are numbers of .file directives; 0: not known.
 struct Loc {
     u32 ptx_line = 0;
     u32 file = 0, line = 0;
@@ -32,9 +54,9 @@ struct Variable {
     std::string name;
     Space space = Space::GLOBAL;
     u32 align = 1;
-    u64 bytes = 0;          // 0: an extern array, whose size the launch gives
-    std::vector<u8> init;   // shorter than bytes: the rest is zero
-    bool has_init = false;  // without one, a .global variable starts as zeros too, as CUDA's do
+    u64 bytes = 0;         // 0: an extern array, whose size the launch gives
+    std::vector<u8> init;  // shorter than bytes: the rest is zero
+    bool has_init = false; // without one, a .global variable starts as zeros too, as CUDA's do
     std::vector<std::pair<u32, std::string>> pointers; // offsets in init that hold another variable's generic address
 };
 
@@ -50,8 +72,8 @@ struct Operand {
     u64 imm = 0;               // IMM: an integer's bits, or a floating literal's
     Type imm_type = Type::S64; // S64, F32 (0f…) or F64 (0d… and decimals)
     i64 offset = 0;
-    std::string name;               // SPECIAL, NAME
-    std::vector<Operand> elements;  // VECTOR
+    std::string name;              // SPECIAL, NAME
+    std::vector<Operand> elements; // VECTOR
 };
 
 struct Statement {
@@ -67,12 +89,12 @@ struct Function {
     bool is_entry = false;
     Loc loc;
     std::vector<Type> registers;
-    std::vector<Variable> variables;         // parameters first: results, then arguments
+    std::vector<Variable> variables; // parameters first: results, then arguments
     u32 n_results = 0, n_params = 0;
     std::vector<Statement> body;
-    std::vector<u32> labels;                  // label → index in body of the statement that follows it
+    std::vector<u32> labels;                      // label → index in body of the statement that follows it
     std::vector<std::vector<u32>> branch_targets; // of brx.idx: lists of labels, by the number of the .branchtargets
-    u32 max_threads = 0;                      // .maxntid, .reqntid; 0: not stated
+    u32 max_threads = 0;                          // .maxntid, .reqntid; 0: not stated
 };
 
 struct Module {

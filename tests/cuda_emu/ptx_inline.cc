@@ -7,7 +7,7 @@ namespace emu {
 namespace {
 
 constexpr size_t STATEMENTS_MAX = 1 << 20;
-constexpr u32 DEPTH_MAX         = 32;
+constexpr u32 DEPTH_MAX = 32;
 
 class Inliner {
   public:
@@ -37,11 +37,13 @@ class Inliner {
     };
 
     void append(const Function &from, const Frame &frame, u32 depth) {
-        if (depth > DEPTH_MAX) throw LoadError(from.loc.ptx_line, "calls nest deeper than 32: recursion is not supported");
+        if (depth > DEPTH_MAX)
+            throw LoadError(from.loc.ptx_line, "calls nest deeper than 32: recursion is not supported");
         std::vector<u32> position; // by statement of `from`
         for (const Statement &statement : from.body) {
             position.push_back((u32)made_.body.size());
-            if (made_.body.size() > STATEMENTS_MAX) throw LoadError(statement.loc.ptx_line, "the kernel with all its calls is too large");
+            if (made_.body.size() > STATEMENTS_MAX)
+                throw LoadError(statement.loc.ptx_line, "the kernel with all its calls is too large");
             const Function *callee = callee_of(statement);
             if (callee)
                 call(*callee, statement, frame, depth);
@@ -81,10 +83,12 @@ class Inliner {
         std::vector<Operand> actual = statement.operands[0].elements;
         actual.insert(actual.end(), statement.operands[2].elements.begin(), statement.operands[2].elements.end());
         u32 n_formal = callee.n_results + callee.n_params;
-        if (actual.size() != n_formal) throw LoadError(statement.loc.ptx_line, "the call has another number of arguments than the function");
+        if (actual.size() != n_formal)
+            throw LoadError(statement.loc.ptx_line, "the call has another number of arguments than the function");
         for (u32 i = 0; i < callee.variables.size(); i++) {
             if (i < n_formal) {
-                if (actual[i].kind != OperandKind::VARIABLE) throw LoadError(statement.loc.ptx_line, "an argument must be a .param variable");
+                if (actual[i].kind != OperandKind::VARIABLE)
+                    throw LoadError(statement.loc.ptx_line, "an argument must be a .param variable");
                 inner.variables.push_back(outer.variables[actual[i].index]);
                 continue;
             }
@@ -113,7 +117,8 @@ class Inliner {
         for (Operand &element : operand.elements) translate(element, frame, statement);
         if (operand.kind == OperandKind::REG) operand.index += frame.first_register;
         if (operand.kind == OperandKind::VARIABLE) operand.index = frame.variables[operand.index];
-        if (operand.kind == OperandKind::LABEL) operand.index += statement.opcode.rfind("brx", 0) == 0 ? frame.first_targets : frame.first_label;
+        if (operand.kind == OperandKind::LABEL)
+            operand.index += statement.opcode.rfind("brx", 0) == 0 ? frame.first_targets : frame.first_label;
     }
 
     const Module &module_;
@@ -122,6 +127,8 @@ class Inliner {
 
 } // namespace
 
-Function ptx_inline(const Module &module, const Function &entry) { return Inliner(module).run(entry); }
+Function ptx_inline(const Module &module, const Function &entry) {
+    return Inliner(module).run(entry);
+}
 
 } // namespace emu

@@ -13,6 +13,7 @@ class Lexer {
 
     std::vector<Token> run() {
         std::vector<Token> tokens;
+        tokens.reserve(text_.size() / 4);
         for (;;) {
             skip_space_and_comments();
             Token token = at_end() ? Token{} : next();
@@ -113,7 +114,8 @@ class Lexer {
         char *end = nullptr;
         u64 value = strtoull(digits.c_str(), &end, 16);
         if (*end || digits.size() != n_digits || is_inside(peek()))
-            throw LoadError(line_, "a floating literal needs exactly " + std::to_string(n_digits) + " hexadecimal digits");
+            throw LoadError(line_,
+                            "a floating literal needs exactly " + std::to_string(n_digits) + " hexadecimal digits");
         return {n_digits == 8 ? TokenKind::FLOAT32 : TokenKind::FLOAT64, "", value, line_};
     }
 
@@ -133,6 +135,8 @@ class Lexer {
 
 } // namespace
 
-std::vector<Token> ptx_lex(const std::string &text) { return Lexer(text).run(); }
+std::vector<Token> ptx_lex(const std::string &text) {
+    return Lexer(text).run();
+}
 
 } // namespace emu

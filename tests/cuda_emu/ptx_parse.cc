@@ -8,10 +8,11 @@ namespace emu {
 
 Type type_named(const std::string &name) {
     static const std::map<std::string, Type> types = {
-        {"pred", Type::PRED}, {"b8", Type::B8},       {"b16", Type::B16},   {"b32", Type::B32},       {"b64", Type::B64},
-        {"u8", Type::U8},     {"u16", Type::U16},     {"u32", Type::U32},   {"u64", Type::U64},       {"s8", Type::S8},
-        {"s16", Type::S16},   {"s32", Type::S32},     {"s64", Type::S64},   {"f16", Type::F16},       {"f16x2", Type::F16X2},
-        {"bf16", Type::BF16}, {"bf16x2", Type::BF16X2}, {"tf32", Type::TF32}, {"f32", Type::F32},     {"f64", Type::F64},
+        {"pred", Type::PRED},     {"b8", Type::B8},     {"b16", Type::B16},     {"b32", Type::B32},
+        {"b64", Type::B64},       {"u8", Type::U8},     {"u16", Type::U16},     {"u32", Type::U32},
+        {"u64", Type::U64},       {"s8", Type::S8},     {"s16", Type::S16},     {"s32", Type::S32},
+        {"s64", Type::S64},       {"f16", Type::F16},   {"f16x2", Type::F16X2}, {"bf16", Type::BF16},
+        {"bf16x2", Type::BF16X2}, {"tf32", Type::TF32}, {"f32", Type::F32},     {"f64", Type::F64},
     };
     auto found = types.find(name);
     return found == types.end() ? Type::NONE : found->second;
@@ -19,21 +20,27 @@ Type type_named(const std::string &name) {
 
 u32 type_bits(Type type) {
     switch (type) {
-    case Type::NONE: return 0;
-    case Type::PRED: return 1;
+    case Type::NONE:
+        return 0;
+    case Type::PRED:
+        return 1;
     case Type::B8:
     case Type::U8:
-    case Type::S8: return 8;
+    case Type::S8:
+        return 8;
     case Type::B16:
     case Type::U16:
     case Type::S16:
     case Type::F16:
-    case Type::BF16: return 16;
+    case Type::BF16:
+        return 16;
     case Type::B64:
     case Type::U64:
     case Type::S64:
-    case Type::F64: return 64;
-    default: return 32;
+    case Type::F64:
+        return 64;
+    default:
+        return 32;
     }
 }
 
@@ -64,7 +71,9 @@ class Parser {
     const Token &at(size_t ahead = 0) const { return tokens_[std::min(pos_ + ahead, tokens_.size() - 1)]; }
     const Token &take() { return tokens_[pos_ + 1 < tokens_.size() ? pos_++ : pos_]; }
     [[noreturn]] void fail(const std::string &message) const { throw LoadError(at().line, message); }
-    static std::string shown(const Token &token) { return token.kind == TokenKind::END ? "the end" : "\"" + token.text + "\""; }
+    static std::string shown(const Token &token) {
+        return token.kind == TokenKind::END ? "the end" : "\"" + token.text + "\"";
+    }
 
     bool is(const char *text) const {
         return (at().kind == TokenKind::WORD || at().kind == TokenKind::PUNCTUATION) && at().text == text;
@@ -143,8 +152,11 @@ class Parser {
 
     // .space [.align N] .type name [dims] [= init]
     Variable variable() {
-        static const std::map<std::string, Space> spaces = {{".global", Space::GLOBAL}, {".const", Space::CONST},
-            {".shared", Space::SHARED}, {".local", Space::LOCAL}, {".param", Space::PARAM}};
+        static const std::map<std::string, Space> spaces = {{".global", Space::GLOBAL},
+                                                            {".const", Space::CONST},
+                                                            {".shared", Space::SHARED},
+                                                            {".local", Space::LOCAL},
+                                                            {".param", Space::PARAM}};
         Variable made;
         made.space = spaces.at(take().text);
         u64 n_elements = 1;
@@ -442,12 +454,14 @@ class Parser {
         }
         if (is_literal()) return literal();
         Operand made = named_operand();
-        if ((made.kind == OperandKind::VARIABLE || made.kind == OperandKind::NAME) && accept("+")) made.offset = (i64)integer();
+        if ((made.kind == OperandKind::VARIABLE || made.kind == OperandKind::NAME) && accept("+"))
+            made.offset = (i64)integer();
         return made;
     }
 
     bool is_literal() const {
-        return is("-") || at().kind == TokenKind::INTEGER || at().kind == TokenKind::FLOAT32 || at().kind == TokenKind::FLOAT64;
+        return is("-") || at().kind == TokenKind::INTEGER || at().kind == TokenKind::FLOAT32 ||
+               at().kind == TokenKind::FLOAT64;
     }
 
     Operand literal() {
@@ -468,7 +482,8 @@ class Parser {
             made.imm_type = Type::F64;
             if (minus) made.imm ^= 1ULL << 63;
             break;
-        default: fail("expected a number after \"-\"");
+        default:
+            fail("expected a number after \"-\"");
         }
         return made;
     }
@@ -548,6 +563,8 @@ class Parser {
 
 } // namespace
 
-Module ptx_parse(const std::string &text) { return Parser(text).run(); }
+Module ptx_parse(const std::string &text) {
+    return Parser(text).run();
+}
 
 } // namespace emu

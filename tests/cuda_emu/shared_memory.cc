@@ -20,7 +20,9 @@ std::string who_text(const Block &block, u32 tag) {
     return warp == TAG_MANY_WARPS ? "threads of several warps" : "several threads of warp " + std::to_string(warp);
 }
 
-u32 tag_time(u32 tag) { return tag >> TAG_TIME_SHIFT; }
+u32 tag_time(u32 tag) {
+    return tag >> TAG_TIME_SHIFT;
+}
 
 u32 tag_of(const Warp &warp, const SharedMemory &shared, u32 lane) {
     return shared.time() << TAG_TIME_SHIFT | (warp.index * LANES + lane);
@@ -77,12 +79,13 @@ bool SharedMemory::is_ordered(const Warp &warp, u32 tag) {
 
 void SharedMemory::race(const Warp &warp, u32 lane, u32 byte, const char *now, const char *before, u32 tag) {
     throw Fault(FaultKind::RACE, lane,
-                std::string(now) + " byte " + std::to_string(byte) + " of shared memory, which " + who_text(*warp.block, tag) + " " +
-                    before + " with no barrier in between");
+                std::string(now) + " byte " + std::to_string(byte) + " of shared memory, which " +
+                    who_text(*warp.block, tag) + " " + before + " with no barrier in between");
 }
 
 void SharedMemory::examine_address(u32 lane, u32 offset, u32 byte, bool is_write) const {
-    std::string what = std::string(is_write ? "writes" : "reads") + " byte " + std::to_string(offset) + " of shared memory";
+    std::string what =
+        std::string(is_write ? "writes" : "reads") + " byte " + std::to_string(offset) + " of shared memory";
     if (written_[byte] == TAG_PENDING)
         throw Fault(FaultKind::ASYNC_READ, lane, what + ", which a cp.async that was not waited for will write");
     if (written_[byte] == TAG_RED_ZONE)
@@ -95,9 +98,11 @@ void SharedMemory::examine_read(const Warp &warp, u32 lane, u32 offset, u32 byte
         u32 tag = written_[byte];
         examine_address(lane, byte, byte, false);
         if (tag < start_tag_)
-            throw Fault(FaultKind::UNINITIALISED, lane, "reads byte " + std::to_string(byte) + " of shared memory, which was never written");
+            throw Fault(FaultKind::UNINITIALISED, lane,
+                        "reads byte " + std::to_string(byte) + " of shared memory, which was never written");
         bool mine = !(tag & TAG_SEVERAL) && (tag & 0x3ff) == me;
-        if (!mine && !(atomic && (tag & TAG_ATOMIC)) && !is_ordered(warp, tag)) race(warp, lane, byte, "reads", "wrote", tag);
+        if (!mine && !(atomic && (tag & TAG_ATOMIC)) && !is_ordered(warp, tag))
+            race(warp, lane, byte, "reads", "wrote", tag);
     }
 }
 
@@ -145,13 +150,14 @@ template <u32 N> void SharedMemory::note_write(Warp &warp, u32 lane, u32 offset)
     for (u32 i = 0; i < N; i++) written[i] = now;
 }
 
-#define X(n)                                                        \
-    template void SharedMemory::note_read<n>(Warp &, u32, u32);     \
+#define X(n)                                                                                                           \
+    template void SharedMemory::note_read<n>(Warp &, u32, u32);                                                        \
     template void SharedMemory::note_write<n>(Warp &, u32, u32);
-X(1) X(2) X(4) X(8) X(16)
+X(1)
+X(2) X(4) X(8) X(16)
 #undef X
 
-void SharedMemory::note_atomic(Warp &warp, u32 lane, u32 offset, u32 bytes) {
+    void SharedMemory::note_atomic(Warp &warp, u32 lane, u32 offset, u32 bytes) {
     examine_read(warp, lane, offset, bytes, true);
     examine_write(warp, lane, offset, bytes, true);
     u32 tag = tag_of(warp, *this, lane) | TAG_ATOMIC;
@@ -168,9 +174,10 @@ void SharedMemory::note_async_done(Warp &warp, u32 lane, u32 offset, u32 bytes) 
 }
 
 void SharedMemory::out_of_bounds(u32 lane, u64 offset, u32 bytes, bool is_write) const {
-    std::string what = std::string(is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) +
-                       " of shared memory";
-    if (offset % bytes != 0) throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
+    std::string what = std::string(is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " +
+                       std::to_string(offset) + " of shared memory";
+    if (offset % bytes != 0)
+        throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
     throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which has " + std::to_string(size_));
 }
 

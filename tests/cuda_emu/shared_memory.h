@@ -1,13 +1,14 @@
 // A block's shared memory, with two tags for every byte: who wrote it last and who read it last, and when.
 //
 //   tag = time << 12 | who          time: 20 bits, who: 12 bits
-//   who = thread (10 bits), or, when several threads of the block read the byte, SEVERAL | warp, or SEVERAL | MANY_WARPS;
+//   who = thread (10 bits), or, when several threads of the block read the byte, SEVERAL | warp, or SEVERAL |
+//   MANY_WARPS;
 //         | ATOMIC when it was an atomic operation
 //
 // Time is counted for the block: it goes on by one at every barrier. A warp knows, for each warp, up to which time its
 // accesses are ordered before its own (Warp::known: a vector clock, joined by barriers). An earlier access by another
-// thread whose time is not known is a race if one of the two writes, and two atomic operations never race. Threads of one
-// warp are ordered among themselves by bar.warp.sync, not by running in step.
+// thread whose time is not known is a race if one of the two writes, and two atomic operations never race. Threads of
+// one warp are ordered among themselves by bar.warp.sync, not by running in step.
 //
 // Written tags also say what was never written in this block (time before the block's start), what is between variables
 // (RED_ZONE) and what an unfinished cp.async will write (PENDING).
@@ -24,13 +25,13 @@
 namespace emu {
 
 constexpr u32 TAG_TIME_SHIFT = 12;
-constexpr u32 TAG_WHO        = 0xfff;
-constexpr u32 TAG_ATOMIC     = 1U << 11;
-constexpr u32 TAG_SEVERAL    = 1U << 10;
+constexpr u32 TAG_WHO = 0xfff;
+constexpr u32 TAG_ATOMIC = 1U << 11;
+constexpr u32 TAG_SEVERAL = 1U << 10;
 constexpr u32 TAG_MANY_WARPS = 32;
-constexpr u32 TIME_MAX       = 0xffffe; // the time of PENDING and RED_ZONE, which no access has
-constexpr u32 TAG_PENDING    = TIME_MAX << TAG_TIME_SHIFT;
-constexpr u32 TAG_RED_ZONE   = (TIME_MAX + 1) << TAG_TIME_SHIFT;
+constexpr u32 TIME_MAX = 0xffffe; // the time of PENDING and RED_ZONE, which no access has
+constexpr u32 TAG_PENDING = TIME_MAX << TAG_TIME_SHIFT;
+constexpr u32 TAG_RED_ZONE = (TIME_MAX + 1) << TAG_TIME_SHIFT;
 
 struct Block;
 

@@ -17,7 +17,7 @@ using u16 = uint16_t;
 using u32 = uint32_t;
 using u64 = uint64_t;
 
-constexpr u32 LANES = 32;     // threads of a warp
+constexpr u32 LANES = 32;      // threads of a warp
 constexpr u32 ALL_LANES = ~0U; // the mask of a whole warp
 
 template <class To, class From> inline To bits_as(From from) {
