@@ -152,12 +152,15 @@ template <u32 N> void SharedMemory::note_write(Warp &warp, u32 lane, u32 offset)
 
 #define X(n)                                                                                                           \
     template void SharedMemory::note_read<n>(Warp &, u32, u32);                                                        \
-    template void SharedMemory::note_write<n>(Warp &, u32, u32);
-X(1)
-X(2) X(4) X(8) X(16)
+    template void SharedMemory::note_write<n>(Warp &, u32, u32)
+X(1);
+X(2);
+X(4);
+X(8);
+X(16);
 #undef X
 
-    void SharedMemory::note_atomic(Warp &warp, u32 lane, u32 offset, u32 bytes) {
+void SharedMemory::note_atomic(Warp &warp, u32 lane, u32 offset, u32 bytes) {
     examine_read(warp, lane, offset, bytes, true);
     examine_write(warp, lane, offset, bytes, true);
     u32 tag = tag_of(warp, *this, lane) | TAG_ATOMIC;
