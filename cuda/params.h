@@ -1,0 +1,197 @@
+/*
+ * params.h: what host and kernels agree on: packed layouts, tile sizes, and one struct of arguments for each kernel.
+ * Valid in C and in CUDA. Pointers are device addresses; the host sees them as integers.
+ *
+ * Packed operands. Products are made of int8 limbs, so that sums over a group of GROUP consecutive inputs are exact
+ * integers. A value is scale * (integer) + add, one (scale, add) for each group:
+ *
+ *   activations   3 limbs: 65536 hi + 256 mid + lo, |.| <= LIMB_MAX; scale is a power of two; `add` holds the sum of
+ *                 the group's values instead, which a weight's add is multiplied by
+ *   PACK_Q32/Q16  1 limb: the quant of a GGUF format as it is, in groups of 32 or 16; exact
+ *   PACK_F32      3 limbs of a float weight, in groups of 32: 2^-22 of the group's largest; scale times 65536
+ *
+ *   limbs   int8 [n_limbs][n_rows_pad][k_pad]
+ *   scales  float2 {scale, add} [k_pad / GROUP][n_rows_pad]
+ *
+ * Rows are padded to a tile and k to BLOCK_K with zeros, so that main loops have no tails.
+ */
+#ifndef CUDA_PARAMS_H
+#define CUDA_PARAMS_H
+
+#ifdef __CUDACC__
+#    define DEVICE(type) type *
+#else
+#    include <stdint.h>
+#    define DEVICE(type) uint64_t
+#endif
+
+enum {
+    GEMM_THREADS = 256,
+    BLOCK_N = 128,              // outputs (vocabulary) of a tile
+    BLOCK_K = 64,               // inputs of a pipeline stage: a row of a stage is 64 bytes, four 16-byte chunks
+    BLOCK_M_LARGE = 64,         // tokens of a tile
+    BLOCK_M_SMALL = 16,         // tokens of a tile when there are few: the same sums in the same order
+    A_LIMBS = 3,                // of an activation
+    LIMB_MAX = 8355711,         // 127 * 65536 + 127 * 256 + 127
+    LOGITS_PITCH = BLOCK_N + 4, // floats between rows of a tile of logits in shared memory: no bank conflicts by quads
+
+    ATTENTION_ROWS = 16, // query rows of a tile: (position, head of the group)
+    ATTENTION_KEYS = 32, // keys of a step; steps start at absolute multiples of it
+    ATTENTION_THREADS = 128,
+    ATTENTION_MAX_HEAD_DIM = 256,
+
+    ROW_THREADS = 128,  // threads of a block that works on one row
+    FLAT_THREADS = 256, // threads of a block of an element-wise kernel
+    TOP_SLACK = 64,     // a list of best entries is cut to N … N + TOP_SLACK
+    TOP_ROOM = 512,     // and has room for N + TOP_ROOM; more than BLOCK_N + TOP_SLACK
+    TOP_MAX = 1024,     // N at most
+    MERGE_THREADS = 256,
+};
+
+/// Bytes of shared memory of one stage, and stages: the float packing has three times the weights.
+#define STAGE_BYTES(w_limbs, group, block_m)                                                                           \
+    ((A_LIMBS * (block_m) + (w_limbs)*BLOCK_N) * BLOCK_K + BLOCK_K / (group) * ((block_m) + BLOCK_N) * 8)
+#define NUM_STAGES(w_limbs)                  ((w_limbs) == 1 ? 3 : 2)
+#define GEMM_SHARED(w_limbs, group, block_m) (NUM_STAGES(w_limbs) * STAGE_BYTES(w_limbs, group, block_m))
+#define ATTENTION_PITCH(head_dim)            ((head_dim) + 1)
+#define ATTENTION_SHARED(head_dim, chunks)                                                                             \
+    (((ATTENTION_ROWS + ATTENTION_KEYS) * ATTENTION_PITCH(head_dim) + ATTENTION_KEYS * 32 * (chunks)) * 4)
+
+/// One packed operand.
+typedef struct packed_matrix {
+    DEVICE(const signed char) limbs; // [n_limbs][n_rows_pad][k_pad]
+    DEVICE(const float2) scales;     // [k_pad / group][n_rows_pad]
+    int n_rows_pad, k_pad;
+} packed_matrix;
+
+typedef struct pack_params {
+    DEVICE(const float) x;     // [n_rows][n_in]
+    DEVICE(signed char) limbs; // [3][n_rows_pad][k_pad]
+    DEVICE(float2) scales;     // [k_pad / group][n_rows_pad]
+    int n_rows, n_in, n_rows_pad, k_pad;
+    int group; // 16 or 32
+} pack_params;
+
+typedef struct matmul_params {
+    packed_matrix x, w;
+    DEVICE(const float) bias; // [n_out] or 0
+    DEVICE(float) out;        // [n_rows][n_out]
+    int n_rows, n_out;
+    float softcap; // > 0: out = softcap * tanh(out / softcap)
+} matmul_params;
+
+/// A logit to be made alone: of row `row` for token `id`; -1: +infinity, which nothing is above.
+typedef struct logit_pair {
+    int row, id;
+} logit_pair;
+
+typedef struct pair_params {
+    packed_matrix x, w;
+    DEVICE(const float) bias;
+    DEVICE(const logit_pair) pairs; // [n_pairs]
+    DEVICE(float) out;              // [n_pairs]
+    int n_pairs;
+    int w_limbs, group;
+    float softcap;
+} pair_params;
+
+typedef struct stats_params {
+    packed_matrix x, w;
+    DEVICE(const float) bias;
+    int n_rows, n_rows_pad; // rows of this pass; padded, as the arrays below have them
+    int n_out;              // the vocabulary
+    float softcap;
+    int n_tiles, part_tiles; // tiles of BLOCK_N columns; of them in one part
+    int n_temperatures;
+    DEVICE(const float) inv_t;  // [n_rows_pad][n_temperatures]
+    DEVICE(const float) target; // [n_rows_pad] logits; +inf: none
+    DEVICE(const int) top_n;    // [n_rows_pad]; 0: none
+    DEVICE(float) max;          // [n_tiles][n_rows_pad]
+    DEVICE(float)
+    sums; // [n_tiles][n_temperatures][3][n_rows_pad] of exp x, x exp x, x^2 exp x; x = (logit - tile's max) / T
+    DEVICE(int) above;               // [n_rows_pad] logits above the target's; zero before
+    int top_room;                    // keys of a list
+    DEVICE(unsigned long long) keys; // [n_parts][n_rows][top_room]
+    DEVICE(int) n_keys;              // [n_parts][n_rows]
+} stats_params;
+
+typedef struct merge_params {
+    int n_rows, n_rows_pad, n_tiles, n_parts, n_temperatures, top_room, max_top_n;
+    DEVICE(const double) temperatures; // [n_rows_pad][n_temperatures]
+    DEVICE(const int) top_n;
+    DEVICE(const float) max;
+    DEVICE(const float) sums;
+    DEVICE(const unsigned long long) keys;
+    DEVICE(const int) n_keys;
+    DEVICE(double) out_sums;            // [n_rows][n_temperatures][3]
+    DEVICE(float) out_max;              // [n_rows]
+    DEVICE(unsigned long long) out_top; // [n_rows][max_top_n] keys, best first
+} merge_params;
+
+typedef struct embed_params {
+    packed_matrix w;
+    DEVICE(const int) ids; // [n_rows]
+    DEVICE(float) out;     // [n_rows][n_in]
+    int n_in, w_limbs, group;
+    float scale;
+} embed_params;
+
+typedef struct norm_params {
+    DEVICE(const float) x;
+    DEVICE(const float) w;    // [n]
+    DEVICE(const float) bias; // [n] or 0: RMS norm
+    DEVICE(float) out;        // may be x
+    int n, n_groups;
+    float eps;
+} norm_params;
+
+typedef struct rope_table_params {
+    DEVICE(const int) positions;   // [n_rows]
+    DEVICE(const double) inv_freq; // [n_rot / 2]
+    DEVICE(float) table;           // [n_rows][n_rot] cos and sin in turn
+    int n_rows, n_rot;
+    double magnitude;
+} rope_table_params;
+
+typedef struct rope_apply_params {
+    DEVICE(const float) table;
+    DEVICE(float) x; // [n_rows][n_head * head_dim]
+    int n_rows, n_rot, n_head, head_dim, neox;
+} rope_apply_params;
+
+typedef struct kv_params {
+    DEVICE(const float) k;
+    DEVICE(const float) v;    // [n_rows][n_features]
+    DEVICE(const int) places; // [n_rows] row of the cache
+    DEVICE(float) k_cache;
+    DEVICE(float) v_cache;
+    int n_rows, n_features;
+} kv_params;
+
+/// A tile of query rows of one sequence: row r of the sequence's rows is position r / group, head r % group of a group.
+typedef struct attention_item {
+    int batch_row; // the sequence's first row in the batch
+    int first, n;  // rows first … first + n - 1, n <= ATTENTION_ROWS
+    int first_pos; // of batch_row
+    int kv_first;  // cache row of position 0
+} attention_item;
+
+typedef struct attention_kernel_params {
+    DEVICE(const attention_item) items; // one a block column
+    DEVICE(const float) q;              // [n_rows][n_head * head_dim]
+    DEVICE(const float) k;              // [n_kv_rows][n_head_kv * head_dim]
+    DEVICE(const float) v;
+    DEVICE(float) out; // as q
+    int n_head, n_head_kv, head_dim, n_swa;
+    float scale, softcap;
+} attention_kernel_params;
+
+typedef struct flat_params {
+    DEVICE(float) x;        // changed in place, or written
+    DEVICE(const float) y;  // the other operand; may be 0 for glu
+    DEVICE(const int) rows; // gather: [n / n_features]
+    int n, n_features;      // elements; features of a row
+    int act;                // glu: 0 SiLU, 1 GELU (tanh)
+} flat_params;
+
+#endif

@@ -1,0 +1,324 @@
+/*
+ * project_stats.cu: the final projection and all statistics of a distribution from one pass over the output matrix.
+ * Logits live in a tile of shared memory and are dropped. Three kernels run in turn: pair_logits (matmul.cu) makes the
+ * targets' logits, project_stats the tiles' statistics and lists of candidates, project_merge one result a row.
+ */
+#include "limbs.cuh"
+
+typedef unsigned long long key64;
+
+/// Sorts as (logit, -id) do: order-preserving bits of the logit, then ~id. Never 0.
+__device__ __forceinline__ key64 make_key(float logit, int id) {
+    unsigned bits = __float_as_uint(__fadd_rn(logit, 0.0f)); // -0 is 0
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (key64)bits << 32 | (unsigned)~id;
+}
+
+/*
+ * Kernel card: project_stats_{q32,q16,f32}_m{64,16}
+ *   logits of a tile [BLOCK_M, 128]; with m = the row's largest there and x = (logit - m) / T for every temperature:
+ *   sums of exp x, x exp x, x^2 exp x (Milakov and Gimelshein, arXiv 1805.02867, with two more moments); logits above
+ *   the target's; a list that holds the N best of the part (and more)
+ *   x packed [n_rows_pad, k_pad], w packed [n_vocab_pad, k_pad] -> arrays of stats_params
+ *   grid (rows / BLOCK_M, parts), block 256, shared GEMM_SHARED: the product's stages, then the tile of logits in place
+ *   bytes: the matrix once for each row tile, mostly from L2; 12 T + 8 written a row and tile of 128 logits
+ *   operations 2 rows vocabulary k, and about 8 T for each logit; bounded by the product's folding up to some 16
+ *   temperatures; share of the bound: not measured
+ *   sums in f32 over 32 logits a lane, then over 4 lanes by a fixed tree; tiles are merged in double by project_merge,
+ * so that bits depend neither on BLOCK_M, nor on the parts, nor on other rows reference stats of src/cpu/cpu_ops_ref.c;
+ * test project of tests/unit/test_backend_ops.c
+ */
+
+/// What one thread keeps of a row: four neighbouring lanes share a row and take every fourth column.
+constexpr int QUAD = 4;
+
+template <typename S>
+__device__ __forceinline__ void store_logits(const stats_params &p, const tile_sums<S> &acc, int column0,
+                                             float *logits) {
+    const tile_place<S> place;
+#pragma unroll
+    for (int i = 0; i < S::M_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < S::N_TILES; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int column = place.element_column(j, e);
+                // Past the vocabulary: a probability of 0.
+                logits[place.element_row(i, e) * LOGITS_PITCH + column] =
+                    column0 + column < p.n_out ? finish_sum(acc[i][j][e], p.bias, column0 + column, p.softcap)
+                                               : -INFINITY;
+            }
+}
+
+/// Sums of one row of the tile at one temperature. The quad's lanes agree on the results.
+__device__ __forceinline__ void sum_row(const float *row, int quad_lane, float base, float inv_t, float (&sums)[3]) {
+    sums[0] = sums[1] = sums[2] = 0.0f;
+    for (int c = quad_lane; c < BLOCK_N; c += QUAD) {
+        const float x = (row[c] - base) * inv_t, e = expf(x);
+        const float xe = e == 0.0f ? 0.0f : x * e; // x may be -inf
+        sums[0] += e;
+        sums[1] += xe;
+        sums[2] += e == 0.0f ? 0.0f : x * xe;
+    }
+#pragma unroll
+    for (int i = 0; i < 3; i++) sums[i] = lanes_reduce<QUAD>(sums[i], op_add());
+}
+
+/// Statistics of the tile. Threads beyond four a row take other temperatures.
+template <int BLOCK_M>
+__device__ __forceinline__ void fold_stats(const stats_params &p, int row0, int tile, const float *logits) {
+    constexpr int STEP_T = GEMM_THREADS / QUAD / BLOCK_M;
+    const int quad_lane = threadIdx.x % QUAD, row = threadIdx.x / QUAD % BLOCK_M,
+              first_t = threadIdx.x / QUAD / BLOCK_M;
+    const float *values = logits + row * LOGITS_PITCH;
+    const int64_t n_rows_pad = p.n_rows_pad, at = row0 + row;
+    const float target = p.target[at];
+    float largest = -INFINITY;
+    int above = 0;
+    for (int c = quad_lane; c < BLOCK_N; c += QUAD) {
+        largest = values[c] > largest ? values[c] : largest;
+        above += values[c] > target;
+    }
+    largest = lanes_reduce<QUAD>(largest, op_max());
+    above = lanes_reduce<QUAD>(above, op_add());
+    if (first_t == 0 && quad_lane == 0) {
+        p.max[tile * n_rows_pad + at] = largest;
+        if (above > 0) atomicAdd(&p.above[at], above); // other parts count the same row; integers have no order
+    }
+    const float base = largest == -INFINITY ? 0.0f : largest;
+    for (int t0 = 0; t0 < p.n_temperatures; t0 += STEP_T) { // the same for all lanes of a warp
+        const int t = t0 + first_t, used = t < p.n_temperatures ? t : 0;
+        float sums[3];
+        sum_row(values, quad_lane, base, p.inv_t[at * p.n_temperatures + used], sums);
+        if (t == used && quad_lane < 3)
+            p.sums[((tile * (int64_t)p.n_temperatures + t) * 3 + quad_lane) * n_rows_pad + at] =
+                quad_lane == 0   ? sums[0]
+                : quad_lane == 1 ? sums[1]
+                                 : sums[2];
+    }
+}
+
+/// Number of keys >= pivot, by one warp.
+__device__ __forceinline__ int count_keys(const key64 *keys, int n, key64 pivot) {
+    int count = 0;
+    for (int i = threadIdx.x % WARP; i < n; i += WARP) count += keys[i] >= pivot;
+    return lanes_reduce<WARP>(count, op_add());
+}
+
+/// Cuts a warp's list of n > top_n + TOP_SLACK distinct keys to the best top_n … top_n + TOP_SLACK, in place; returns
+/// how many. *floor becomes a key that top_n keys reach. Invariant of the bisection: at least top_n keys are >= lo and
+/// fewer than top_n are >= hi. Keys are distinct, so it ends at the latest when hi = lo + 1, with top_n exactly.
+__device__ __forceinline__ int cut_list(key64 *keys, int n, int top_n, key64 *floor) {
+    key64 lo = *floor, hi = ~0ull;
+    int count = n;
+    while (count > top_n + TOP_SLACK) {
+        const key64 pivot = lo + (hi - lo) / 2;
+        const int at_least = count_keys(keys, n, pivot);
+        if (at_least >= top_n) {
+            lo = pivot;
+            count = at_least;
+        } else {
+            hi = pivot;
+        }
+    }
+    const int lane = threadIdx.x % WARP;
+    int kept = 0;
+    for (int first = 0; first < n; first += WARP) {
+        const key64 key = first + lane < n ? keys[first + lane] : 0;
+        const unsigned keep = __ballot_sync(FULL_WARP, key >= lo && key != 0); // all lanes have read before one writes
+        if (keep >> lane & 1) keys[kept + __popc(keep & ((1u << lane) - 1))] = key;
+        kept += __popc(keep);
+        __syncwarp(); // the places written are read no more; what later rounds read is not written yet
+    }
+    *floor = lo;
+    return kept;
+}
+
+/// Appends what reaches the row's floor; the list then has room for another tile again.
+__device__ __forceinline__ int offer_row(const float *values, int first_id, int n_vocab, int top_n, int top_room,
+                                         key64 *keys, int n, key64 *floor) {
+    const int lane = threadIdx.x % WARP;
+    for (int c = lane; c < BLOCK_N; c += WARP) {
+        const key64 key = make_key(values[c], first_id + c);
+        const unsigned takes = __ballot_sync(FULL_WARP, first_id + c < n_vocab && key >= *floor);
+        if (takes >> lane & 1) keys[n + __popc(takes & ((1u << lane) - 1))] = key;
+        n += __popc(takes);
+    }
+    __syncwarp(); // the list is read by other lanes than wrote it
+    return n + BLOCK_N > top_room ? cut_list(keys, n, top_n, floor) : n;
+}
+
+/// What a warp remembers of the lists of its rows.
+template <int BLOCK_M> struct top_lists {
+    static constexpr int ROWS = BLOCK_M / (GEMM_THREADS / WARP); // of a warp
+    key64 floor[BLOCK_M];
+    int n[BLOCK_M];
+};
+
+template <int BLOCK_M>
+__device__ __forceinline__ void offer_tile(const stats_params &p, top_lists<BLOCK_M> &lists, int row0, int tile,
+                                           const float *logits) {
+    for (int i = 0; i < lists.ROWS; i++) {
+        const int row = threadIdx.x / WARP * lists.ROWS + i, at = row0 + row;
+        const int top_n = at < p.n_rows ? p.top_n[at] : 0; // the same for all lanes
+        if (top_n == 0) continue;
+        key64 floor = lists.floor[row];
+        const int n = offer_row(logits + row * LOGITS_PITCH, tile * BLOCK_N, p.n_out, top_n, p.top_room,
+                                p.keys + ((int64_t)blockIdx.y * p.n_rows + at) * p.top_room, lists.n[row], &floor);
+        __syncwarp(); // all lanes have read the row's entry
+        if (threadIdx.x % WARP == 0) lists.n[row] = n, lists.floor[row] = floor;
+        __syncwarp(); // and see it changed
+    }
+}
+
+/// Cuts the lists once more, so that the merge reads little, and says how long they are.
+template <int BLOCK_M>
+__device__ __forceinline__ void finish_lists(const stats_params &p, const top_lists<BLOCK_M> &lists, int row0) {
+    for (int i = 0; i < lists.ROWS; i++) {
+        const int row = threadIdx.x / WARP * lists.ROWS + i, at = row0 + row;
+        if (at >= p.n_rows) continue;
+        const int64_t list = (int64_t)blockIdx.y * p.n_rows + at;
+        int n = lists.n[row];
+        key64 floor = lists.floor[row];
+        if (n > p.top_n[at] + TOP_SLACK) n = cut_list(p.keys + list * p.top_room, n, p.top_n[at], &floor);
+        if (threadIdx.x % WARP == 0) p.n_keys[list] = n;
+    }
+}
+
+template <typename S> __device__ __forceinline__ void project_stats(const stats_params &p) {
+    extern __shared__ __align__(16) uint8_t shared[];
+    __shared__ top_lists<S::BLOCK_M> lists;
+    const int row0 = blockIdx.x * S::BLOCK_M;
+    for (int row = threadIdx.x; row < S::BLOCK_M; row += GEMM_THREADS) lists.floor[row] = 0, lists.n[row] = 0;
+    const int first = blockIdx.y * p.part_tiles, end = min(first + p.part_tiles, p.n_tiles);
+    float *logits = (float *)shared;
+    for (int tile = first; tile < end; tile++) {
+        tile_sums<S> acc;
+        multiply_tile<S>(acc, p.x, p.w, row0, tile * BLOCK_N, shared);
+        store_logits<S>(p, acc, tile * BLOCK_N, logits);
+        __syncthreads(); // the tile is whole; the lists are set up
+        fold_stats<S::BLOCK_M>(p, row0, tile, logits);
+        offer_tile<S::BLOCK_M>(p, lists, row0, tile, logits);
+        __syncthreads(); // the tile has been read: stages may be copied over it
+    }
+    finish_lists<S::BLOCK_M>(p, lists, row0);
+}
+
+#define STATS_KERNEL(name, w_limbs, group, block_m)                                                                    \
+    extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1) name(const __grid_constant__ stats_params p) {       \
+        project_stats<tile_shape<w_limbs, group, block_m>>(p);                                                         \
+    }
+STATS_KERNEL(project_stats_q32_m64, 1, 32, 64)
+STATS_KERNEL(project_stats_q16_m64, 1, 16, 64)
+STATS_KERNEL(project_stats_f32_m64, 3, 32, 64)
+STATS_KERNEL(project_stats_q32_m16, 1, 32, 16)
+STATS_KERNEL(project_stats_q16_m16, 1, 16, 16)
+STATS_KERNEL(project_stats_f32_m16, 3, 32, 16)
+
+// ----------------------------------------------------------------------------------------------------- project_merge
+/*
+ * Kernel card: project_merge
+ *   a row's tiles to one (max, sums), in double: with d = (m_tile - m) / T and f = exp d, the sums of a tile move to
+ * the common maximum as f s0, f (s1 + d s0), f (s2 + d (2 s1 + d s0)); its parts' lists to the N best, sorted grid
+ * n_rows, block 256: thread i folds tiles i, i + 256, … in order, then a fixed tree bytes (12 T + 4) n_tiles and 8
+ * n_parts (N + 64) a row; small beside the projection; not measured reference merge_sums of src/cpu/cpu_project.c; test
+ * project of tests/unit/test_backend_ops.c
+ */
+constexpr int MERGE_WARPS = MERGE_THREADS / WARP;
+
+__device__ __forceinline__ void merge_sums(const merge_params &p, int row, float max, int t, double *scratch) {
+    const double temperature = p.temperatures[(int64_t)row * p.n_temperatures + t];
+    double sums[3] = {0.0, 0.0, 0.0};
+    for (int tile = threadIdx.x; tile < p.n_tiles; tile += MERGE_THREADS) {
+        const float *part = p.sums + ((int64_t)tile * p.n_temperatures + t) * 3 * p.n_rows_pad + row;
+        const float tile_max = p.max[(int64_t)tile * p.n_rows_pad + row];
+        const double s0 = part[0], s1 = part[p.n_rows_pad], s2 = part[2 * p.n_rows_pad];
+        const double d = ((double)tile_max - (double)max) / temperature, f = exp(d);
+        if (f == 0.0 && isfinite(s0)) continue; // d may be -inf; what is not a number must stay seen
+        sums[0] += f * s0;
+        sums[1] += f * (s1 + d * s0);
+        sums[2] += f * (s2 + d * (2.0 * s1 + d * s0));
+    }
+    for (int i = 0; i < 3; i++) {
+        const double sum = block_reduce<MERGE_WARPS>(sums[i], scratch, op_add());
+        if (threadIdx.x == 0) p.out_sums[((int64_t)row * p.n_temperatures + t) * 3 + i] = sum;
+    }
+}
+
+/// The list of part `part`, and its length.
+__device__ __forceinline__ const key64 *part_list(const merge_params &p, int row, int part, int *n) {
+    const int64_t list = (int64_t)part * p.n_rows + row;
+    *n = p.n_keys[list];
+    return p.keys + list * p.top_room;
+}
+
+/// Number of the row's keys >= pivot, by the block.
+__device__ __forceinline__ int count_row(const merge_params &p, int row, key64 pivot, int *scratch) {
+    int count = 0, n;
+    for (int part = threadIdx.x / WARP; part < p.n_parts; part += MERGE_WARPS) {
+        const key64 *keys = part_list(p, row, part, &n);
+        for (int i = threadIdx.x % WARP; i < n; i += WARP) count += keys[i] >= pivot;
+    }
+    return block_reduce<MERGE_WARPS>(count, scratch, op_add());
+}
+
+/// Bitonic sort (Batcher 1968) of n keys, a power of two, largest first.
+__device__ __forceinline__ void sort_keys(key64 *keys, int n) {
+    for (int size = 2; size <= n; size *= 2)
+        for (int step = size / 2; step > 0; step /= 2) {
+            __syncthreads(); // the step before has written its pairs
+            for (int i = threadIdx.x; i < n; i += MERGE_THREADS) {
+                const int other = i ^ step;
+                if (other < i) continue; // its partner does the pair
+                const key64 a = keys[i], b = keys[other];
+                if ((a < b) == ((i & size) == 0)) keys[i] = b, keys[other] = a;
+            }
+        }
+    __syncthreads(); // sorted for all
+}
+
+/// The top_n best of all parts. Bisection as in cut_list, down to exactly top_n.
+__device__ __forceinline__ void merge_top(const merge_params &p, int row, int top_n, key64 *best, int *scratch,
+                                          int *n_best) {
+    key64 lo = 0, hi = ~0ull;
+    int count = count_row(p, row, lo, scratch), n;
+    while (count > top_n) {
+        const key64 pivot = lo + (hi - lo) / 2;
+        const int at_least = count_row(p, row, pivot, scratch);
+        if (at_least >= top_n) {
+            lo = pivot;
+            count = at_least;
+        } else {
+            hi = pivot;
+        }
+    }
+    int size = 1;
+    while (size < top_n) size *= 2;
+    for (int i = threadIdx.x; i < size; i += MERGE_THREADS) best[i] = 0; // sorts last
+    if (threadIdx.x == 0) *n_best = 0;
+    __syncthreads(); // cleared before anybody adds
+    for (int part = threadIdx.x / WARP; part < p.n_parts; part += MERGE_WARPS) {
+        const key64 *keys = part_list(p, row, part, &n);
+        for (int i = threadIdx.x % WARP; i < n; i += WARP)
+            if (keys[i] >= lo) best[atomicAdd(n_best, 1)] = keys[i]; // any order: they are sorted next
+    }
+    sort_keys(best, size);
+    for (int i = threadIdx.x; i < top_n; i += MERGE_THREADS) p.out_top[(int64_t)row * p.max_top_n + i] = best[i];
+}
+
+extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 1) project_merge(const __grid_constant__ merge_params p) {
+    __shared__ double sums_scratch[MERGE_WARPS];
+    __shared__ float max_scratch[MERGE_WARPS];
+    __shared__ int count_scratch[MERGE_WARPS], n_best;
+    __shared__ key64 best[TOP_MAX];
+    const int row = blockIdx.x;
+    float max = -INFINITY;
+    for (int tile = threadIdx.x; tile < p.n_tiles; tile += MERGE_THREADS) {
+        const float tile_max = p.max[(int64_t)tile * p.n_rows_pad + row];
+        max = tile_max > max ? tile_max : max;
+    }
+    max = block_reduce<MERGE_WARPS>(max, max_scratch, op_max());
+    if (threadIdx.x == 0) p.out_max[row] = max;
+    for (int t = 0; t < p.n_temperatures; t++) merge_sums(p, row, max, t, sums_scratch);
+    if (p.top_n[row] > 0) merge_top(p, row, p.top_n[row], best, count_scratch, &n_best);
+}
