@@ -21,7 +21,7 @@ static const struct {
 static const int http_status_of[] = {
     [LOGITD_OK] = 200,       [LOGITD_EINVAL] = 400,    [LOGITD_EFORMAT] = 500, [LOGITD_EIO] = 500,
     [LOGITD_ENOMEM] = 503,   [LOGITD_ETOOLARGE] = 413, [LOGITD_EBUSY] = 503,   [LOGITD_ECANCELED] = 503,
-    [LOGITD_EBACKEND] = 500, [LOGITD_EQUOTA] = 429,
+    [LOGITD_EBACKEND] = 503, [LOGITD_EQUOTA] = 429,
 };
 
 int api_error_http_status(logitd_status status) {

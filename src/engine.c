@@ -65,15 +65,21 @@ static logitd_status start_hash(logitd_engine *e, logitd_error *err) {
     return e->hashing ? LOGITD_OK : error_set(err, LOGITD_ENOMEM, "there is no memory or no thread to hash the file");
 }
 
+/// auto: a GPU when there is one that has the precision, else the CPU; a CPU level that is asked for means the CPU.
 static logitd_status open_backend(logitd_engine *e, const logitd_options *o, logitd_error *err) {
     const char *name = o->backend ? o->backend : "auto";
-    if (strcmp(name, "cuda") == 0)
-        return error_set(err, LOGITD_EINVAL, "this build has no cuda backend; it offers cpu");
-    if (strcmp(name, "auto") != 0 && strcmp(name, "cpu") != 0)
-        return error_set(err, LOGITD_EINVAL, "there is no backend \"%s\"; this build offers auto and cpu", name);
+    const bool automatic = strcmp(name, "auto") == 0, cuda = strcmp(name, "cuda") == 0;
+    if (!automatic && !cuda && strcmp(name, "cpu") != 0)
+        return error_set(err, LOGITD_EINVAL, "there is no backend \"%s\"; auto, cpu and cuda are allowed", name);
     if (o->n_threads < 0 || o->n_threads > LIMIT_THREADS)
         return error_set(err, LOGITD_EINVAL, "threads is %d; from 1 to %d is allowed", o->n_threads, LIMIT_THREADS);
     const backend_options options = {.precision = o->precision, .cpu_level = o->cpu_level, .n_threads = o->n_threads};
+    if (cuda) return cuda_backend_create(&options, &e->backend, err);
+    if (automatic && (!o->cpu_level || strcmp(o->cpu_level, "auto") == 0)) {
+        logitd_error why;
+        if (!cuda_backend_create(&options, &e->backend, &why)) return LOGITD_OK;
+        log_line(LOG_DEBUG, "the CPU computes: %s", why.message);
+    }
     return cpu_backend_create(&options, &e->backend, err);
 }
 
@@ -326,7 +332,7 @@ static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logit
     for (int s = 0, row = 0; s < batch->n_slices; s++) {
         const int n = rows_in_slice(b->slice_prompt[s], &batch->slices[s]);
         if (!store_slice(e, hidden, s, row, n) && b->slice_job[s]->error.status == LOGITD_OK)
-            error_set(&b->slice_job[s]->error, LOGITD_EBACKEND,
+            error_set(&b->slice_job[s]->error, LOGITD_EFORMAT,
                       "the model's weights gave logits that are not finite numbers, among positions %d to %d",
                       batch->slices[s].first_pos, batch->slices[s].first_pos + batch->slices[s].n - 1);
         row += n;

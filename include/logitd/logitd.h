@@ -33,13 +33,13 @@
 typedef enum logitd_status {
     LOGITD_OK = 0,
     LOGITD_EINVAL,    // a request or an option is wrong
-    LOGITD_EFORMAT,   // a file is malformed or holds something unsupported
+    LOGITD_EFORMAT,   // a file is malformed, holds something unsupported, or weights that give no finite logits
     LOGITD_EIO,       // the operating system refused a file
     LOGITD_ENOMEM,    // no memory
     LOGITD_ETOOLARGE, // a limit is exceeded
     LOGITD_EBUSY,     // a queue is full; try again later
     LOGITD_ECANCELED, // the job was cancelled
-    LOGITD_EBACKEND,  // the device or the numbers failed (a NaN from the weights)
+    LOGITD_EBACKEND,  // the device failed, for good
     LOGITD_EQUOTA,    // this client has too much in flight; others may go on
 } logitd_status;
 

@@ -1,6 +1,9 @@
 /*
- * test_cpu_ops.c: every operation of every CPU level that this machine can run, against the reference level, on random
- * shapes that are no multiple of any tile; and the promise that a row's bits depend on nothing but the row.
+ * test_backend_ops.c: every operation of every backend against the scalar reference (the CPU level of that name), on
+ * random shapes that are no multiple of any tile; and the promise that a row's bits depend on nothing but the row.
+ *
+ *     test_backend_ops          every CPU level that this machine can run
+ *     test_backend_ops cuda [TEST]     the GPU, or the look-alike of its driver that LD_LIBRARY_PATH puts first
  */
 #include "backend.h"
 #include "cpu/cpu_kernels.h"
@@ -61,12 +64,32 @@ static backend_weight *weight(backend *b, gguf_tensor t) {
 
 // --------------------------------------------------------------------------------------------------------- harness
 
-static backend *make_backend(const char *level, int n_threads) {
+/// What is tested: names of CPU levels, or "cuda".
+static const char *tested[16];
+static int n_tested;
+
+/// One GPU for all cases: opening one compiles its kernels.
+static backend *gpu;
+
+/// NULL: it does not have this precision. Ended with end_backend.
+static backend *make_precision(const char *name, int n_threads, const char *precision) {
     backend *b = NULL;
     logitd_error err = {0};
-    const backend_options o = {.cpu_level = level, .n_threads = n_threads};
-    if (cpu_backend_create(&o, &b, &err)) fail_msg("%s: %s", level, err.message);
+    const bool cuda = strcmp(name, "cuda") == 0;
+    if (cuda && gpu && strcmp(precision, "exact") == 0) return gpu;
+    const backend_options o = {.cpu_level = cuda ? NULL : name, .n_threads = n_threads, .precision = precision};
+    const logitd_status status = cuda ? cuda_backend_create(&o, &b, &err) : cpu_backend_create(&o, &b, &err);
+    if (status && strcmp(precision, "exact") == 0) fail_msg("%s: %s", name, err.message);
+    if (cuda) gpu = b;
     return b;
+}
+
+static void end_backend(backend *b) {
+    if (b != gpu) b->ops->destroy(b);
+}
+
+static backend *make_backend(const char *name, int n_threads) {
+    return make_precision(name, n_threads, "exact");
 }
 
 static backend_buffer *upload(backend *b, const float *x, int n_rows, int n) {
@@ -111,20 +134,20 @@ static void compare_levels(const char *what, operation run, const void *shape, d
     int n = 0;
     backend *reference = make_backend("reference", 1);
     float *want = run(reference, shape, &n);
-    for (int i = 0; i < n_cpu_levels; i++) {
-        if (!cpu_levels[i]->supported() || cpu_levels[i] == &cpu_kernels_reference) continue;
+    for (int i = 0; i < n_tested; i++) {
+        if (strcmp(tested[i], "reference") == 0) continue;
         for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
             char label[128];
-            snprintf(label, sizeof label, "%s, %s, %d threads", what, cpu_levels[i]->name, n_threads);
-            backend *b = make_backend(cpu_levels[i]->name, n_threads);
+            snprintf(label, sizeof label, "%s, %s, %d threads", what, tested[i], n_threads);
+            backend *b = make_backend(tested[i], n_threads);
             float *got = run(b, shape, &n);
             assert_close(label, got, want, n, absolute, relative);
             free(got);
-            b->ops->destroy(b);
+            end_backend(b);
         }
     }
     free(want);
-    reference->ops->destroy(reference);
+    end_backend(reference);
 }
 
 // -------------------------------------------------------------------------------------------------------- operations
@@ -405,14 +428,12 @@ static void check_projection(const projection *p, double scale) {
     float *want_logits;
     backend *reference = make_backend("reference", 1);
     free(run_project(reference, p, 0, p->n_rows, &want_logits));
-    reference->ops->destroy(reference);
-    for (int i = 0; i < n_cpu_levels; i++) {
-        if (!cpu_levels[i]->supported()) continue;
+    end_backend(reference);
+    for (int i = 0; i < n_tested; i++) {
         float *logits;
-        backend *b = make_backend(cpu_levels[i]->name, 1), *b3 = make_backend(cpu_levels[i]->name, 3);
+        backend *b = make_backend(tested[i], 1), *b3 = make_backend(tested[i], 3);
         projected *all = run_project(b, p, 0, p->n_rows, &logits), *threads = run_project(b3, p, 0, p->n_rows, NULL);
-        assert_close(cpu_levels[i]->name, logits, want_logits, p->n_rows * p->n_vocab, 3e-6 * scale * sqrt(p->n_in),
-                     1e-6);
+        assert_close(tested[i], logits, want_logits, p->n_rows * p->n_vocab, 3e-6 * scale * sqrt(p->n_in), 1e-6);
         for (int r = 0; r < p->n_rows; r++) {
             check_row(p, r, &all[r], logits + (ptrdiff_t)r * p->n_vocab);
             assert_same(p, r, &all[r], &threads[r]);
@@ -421,8 +442,8 @@ static void check_projection(const projection *p, double scale) {
             free(alone);
         }
         free(all), free(threads), free(logits);
-        b->ops->destroy(b);
-        b3->ops->destroy(b3);
+        end_backend(b);
+        end_backend(b3);
     }
     free(want_logits);
 }
@@ -477,13 +498,12 @@ static void test_project_extremes(void **state) {
     projection p = random_projection(2, 4, 500, 1e30f, memory);
     check_projection(&p, 1e30);
     memory[1][100 * p.n_in] = NAN;
-    for (int i = 0; i < n_cpu_levels; i++) {
-        if (!cpu_levels[i]->supported()) continue;
-        backend *b = make_backend(cpu_levels[i]->name, 1);
+    for (int i = 0; i < n_tested; i++) {
+        backend *b = make_backend(tested[i], 1);
         projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
         assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
         free(rows);
-        b->ops->destroy(b);
+        end_backend(b);
     }
     free(memory[0]), free(memory[1]);
 }
@@ -514,13 +534,12 @@ static void test_project_nan_part(void **state) {
         float *memory[2];
         projection p = random_projection(2, 4, 3072, 1.0f, memory);
         for (int v = first; v < first + 1536; v++) memory[1][v * p.n_in] = NAN;
-        for (int i = 0; i < n_cpu_levels; i++) {
-            if (!cpu_levels[i]->supported()) continue;
-            backend *b = make_backend(cpu_levels[i]->name, 2);
+        for (int i = 0; i < n_tested; i++) {
+            backend *b = make_backend(tested[i], 2);
             projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
             assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
             free(rows);
-            b->ops->destroy(b);
+            end_backend(b);
         }
         free(memory[0]), free(memory[1]);
     }
@@ -597,15 +616,13 @@ static void test_quantised_matmul(void **state) {
         float *want = quantised_matmul(reference, &tensor, x, N_ROWS);
         double largest = 0.0;
         for (int i = 0; i < N_ROWS * N_OUT; i++) largest = fmax(largest, fabs((double)want[i]));
-        for (int i = 0; i < 2 * n_cpu_levels; i++) {
-            const cpu_kernels *level = cpu_levels[i / 2];
-            if (!level->supported() || !level->packs || (i % 2 && !level->product_fast)) continue;
+        for (int i = 0; i < 2 * n_tested; i++) {
+            const char *precision = i % 2 ? "fast" : "exact";
+            backend *b = make_precision(tested[i / 2], 2, precision);
+            if (!b) continue;
             char label[128];
-            snprintf(label, sizeof label, "%s, %s, %s", quant_types[t].name, level->name, i % 2 ? "fast" : "exact");
-            const backend_options o = {.cpu_level = level->name, .n_threads = 2, .precision = i % 2 ? "fast" : "exact"};
-            backend *b = NULL;
-            assert_int_equal(cpu_backend_create(&o, &b, NULL), LOGITD_OK);
-            assert_string_equal(b->precision, o.precision);
+            snprintf(label, sizeof label, "%s, %s, %s", quant_types[t].name, tested[i / 2], precision);
+            assert_string_equal(b->precision, precision);
             float *got = quantised_matmul(b, &tensor, x, N_ROWS);
             assert_close(label, got, want, N_ROWS * N_OUT, (i % 2 ? 3e-4 : 1e-6) * largest, 0.0);
             for (int r = 0, n; r < N_ROWS; r += n) {
@@ -617,12 +634,12 @@ static void test_quantised_matmul(void **state) {
                 free(some);
             }
             free(got);
-            b->ops->destroy(b);
+            end_backend(b);
         }
         free(want), free((void *)(uintptr_t)tensor.data);
     }
     free(x);
-    reference->ops->destroy(reference);
+    end_backend(reference);
 }
 
 /// What is not a finite number in an activation must not become one.
@@ -630,9 +647,8 @@ static void test_quantised_poison(void **state) {
     (void)state;
     enum { N_ROWS = 40, N_OUT = 50, N_IN = 256 };
     gguf_tensor tensor = random_blocks(quant_find(8), N_OUT, N_IN);
-    for (int i = 0; i < n_cpu_levels; i++) {
-        if (!cpu_levels[i]->supported()) continue;
-        backend *b = make_backend(cpu_levels[i]->name, 1);
+    for (int i = 0; i < n_tested; i++) {
+        backend *b = make_backend(tested[i], 1);
         for (int n = 1; n <= N_ROWS; n += N_ROWS - 1) {
             float *x = random_floats(n * N_IN, 1.0f);
             x[(n - 1) * N_IN + 200] = i % 2 ? NAN : -INFINITY;
@@ -643,7 +659,7 @@ static void test_quantised_poison(void **state) {
             }
             free(x), free(got);
         }
-        b->ops->destroy(b);
+        end_backend(b);
     }
     free((void *)(uintptr_t)tensor.data);
 }
@@ -662,21 +678,66 @@ static void test_unknown_level(void **state) {
     assert_non_null(strstr(err.message, "exact"));
 }
 
-int main(void) {
+/// The operations that only move rows: embed of every format, gather, writing and reading.
+static float *run_embed(backend *b, const void *arg, int *n) {
+    const gguf_tensor *t = arg;
+    const int n_in = (int)t->dims[0], n_out = (int)t->dims[1];
+    enum { N_ROWS = 19 };
+    int32_t ids[N_ROWS], reversed[N_ROWS];
+    for (int r = 0; r < N_ROWS; r++) {
+        ids[r] = (r * 37 + 5) % n_out;
+        reversed[r] = N_ROWS - 1 - r;
+    }
+    backend_weight *w = weight(b, *t);
+    backend_buffer *rows = b->ops->buffer_create(b, N_ROWS, n_in), *out = b->ops->buffer_create(b, N_ROWS, n_in);
+    b->ops->embed(b, w, ids, N_ROWS, 1.5f, rows);
+    b->ops->gather(b, rows, reversed, N_ROWS, out);
+    float *result = malloc(sizeof(float) * (size_t)(N_ROWS * n_in));
+    b->ops->buffer_read(b, out, reversed, N_ROWS, result);
+    *n = N_ROWS * n_in;
+    b->ops->buffer_destroy(b, rows);
+    b->ops->buffer_destroy(b, out);
+    b->ops->weight_destroy(b, w);
+    return result;
+}
+
+/// Quantised weights are exact; a float packed for the GPU keeps 2^-23 of the largest of its 32 neighbours.
+static void test_embed(void **state) {
+    (void)state;
+    for (int t = 0; t < n_quant_types; t++) {
+        gguf_tensor tensor = random_blocks(&quant_types[t], 150, 256);
+        compare_levels(quant_types[t].name, run_embed, &tensor, quant_types[t].block_weights == 1 ? 8e-7 : 0.0, 0.0);
+        free((void *)(uintptr_t)tensor.data);
+    }
+}
+
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_norm),
         cmocka_unit_test(test_glu),
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_embed),
         cmocka_unit_test(test_project_stats),
         cmocka_unit_test(test_project_ties),
         cmocka_unit_test(test_project_extremes),
         cmocka_unit_test(test_project_minus_infinity),
         cmocka_unit_test(test_project_nan_part),
-        cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_quantised_matmul),
         cmocka_unit_test(test_quantised_poison),
+    };
+    const struct CMUnitTest cpu_tests[] = {
+        cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_unknown_level),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (argc > 1) {
+        tested[n_tested++] = argv[1];
+        if (argc > 2) cmocka_set_test_filter(argv[2]); // a failed device stays failed for the tests after it
+        const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
+        if (gpu) gpu->ops->destroy(gpu);
+        return n_failed;
+    }
+    for (int i = 0; i < n_cpu_levels; i++)
+        if (cpu_levels[i]->supported()) tested[n_tested++] = cpu_levels[i]->name;
+    return cmocka_run_group_tests(tests, NULL, NULL) + cmocka_run_group_tests(cpu_tests, NULL, NULL);
 }

@@ -1,0 +1,21 @@
+# Assembles PTX to CUBIN for ARCHITECTURE and fails when a kernel spills registers or has a stack frame. What the assembler
+# says of each kernel (registers, shared memory) is kept beside the cubin as a .txt.
+execute_process(COMMAND ${NVCC} -cubin -arch=sm_${ARCHITECTURE} -Xptxas -v ${PTX} -o ${CUBIN}
+  RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
+if(status)
+  message(FATAL_ERROR "nvcc failed for sm_${ARCHITECTURE}:\n${said}")
+endif()
+file(WRITE ${CUBIN}.txt "${said}")
+string(REGEX MATCHALL "Compiling entry function '[^']*'|[1-9][0-9]* bytes (stack frame|spill stores|spill loads)" lines "${said}")
+set(wrong "")
+foreach(line IN LISTS lines)
+  if(line MATCHES "function '(.*)'")
+    set(kernel ${CMAKE_MATCH_1})
+  else()
+    string(APPEND wrong "\n  ${kernel}: ${line}")
+  endif()
+endforeach()
+if(wrong)
+  file(REMOVE ${CUBIN})
+  message(FATAL_ERROR "kernels for sm_${ARCHITECTURE} do not fit in registers:${wrong}")
+endif()
