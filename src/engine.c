@@ -132,9 +132,7 @@ static logitd_status plan_sizes(logitd_engine *e, const logitd_options *o, logit
 
 static bool allocate(logitd_engine *e) {
     const size_t n = (size_t)e->info.batch_tokens;
-    // Whole blocks, so that what stands after the pages, a batch of uncut prompts, starts at one.
-    const int kv_tokens = (e->info.kv_tokens + BACKEND_KV_BLOCK - 1) / BACKEND_KV_BLOCK * BACKEND_KV_BLOCK;
-    return batcher_init(&e->batcher, e->info.batch_tokens, kv_tokens) &&
+    return batcher_init(&e->batcher, e->info.batch_tokens, e->info.kv_tokens) &&
            (e->forward = forward_create(e->model, e->info.batch_tokens, batcher_kv_rows(&e->batcher))) &&
            (e->rows = mem_alloc(n, sizeof(int32_t))) && (e->project = mem_alloc(n, sizeof(project_row))) &&
            (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));

@@ -3,8 +3,8 @@
 #include <string.h>
 
 enum {
-    KV_PAGE = 16,    // rows of a page: what a cut prompt may waste, and how fine the search for a free run is
-    AGE_DIVISOR = 4, // of the step, the part that goes by age
+    KV_PAGE = BACKEND_KV_BLOCK, // rows of a page; a cut prompt wastes less than one
+    AGE_DIVISOR = 4,            // of the step, the part that goes by age
 };
 
 bool batcher_init(batcher *b, int batch_tokens, int kv_tokens) {

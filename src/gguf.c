@@ -573,14 +573,21 @@ bool gguf_array(const gguf_file *file, const char *key, gguf_value_type *type, u
     return true;
 }
 
-bool gguf_array_int(const gguf_file *file, const char *key, uint64_t i, int64_t *out) {
-    const kv_entry *kv = find_kv(file, key, true);
-    return kv && i < kv->n && read_int(kv->element, kv->value + i * value_types[kv->element].n_bytes, true, out);
+/// An element of fixed size; NULL: no such array or element.
+static const uint8_t *array_element(const gguf_file *file, int kv, uint64_t i) {
+    const kv_entry *entry = kv >= 0 ? &file->kvs[kv] : NULL;
+    if (!entry || entry->type != GGUF_ARRAY || i >= entry->n) return NULL;
+    return entry->value + i * value_types[entry->element].n_bytes;
 }
 
-bool gguf_array_float(const gguf_file *file, const char *key, uint64_t i, double *out) {
-    const kv_entry *kv = find_kv(file, key, true);
-    return kv && i < kv->n && read_float(kv->element, kv->value + i * value_types[kv->element].n_bytes, out);
+bool gguf_array_int(const gguf_file *file, int kv, uint64_t i, int64_t *out) {
+    const uint8_t *element = array_element(file, kv, i);
+    return element && read_int(file->kvs[kv].element, element, true, out);
+}
+
+bool gguf_array_float(const gguf_file *file, int kv, uint64_t i, double *out) {
+    const uint8_t *element = array_element(file, kv, i);
+    return element && read_float(file->kvs[kv].element, element, out);
 }
 
 bool gguf_array_strings(const gguf_file *file, const char *key, gguf_str *out, uint64_t n) {

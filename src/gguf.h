@@ -73,8 +73,9 @@ bool gguf_bool(const gguf_file *file, const char *key, bool *out);
 bool gguf_string(const gguf_file *file, const char *key, gguf_str *out);
 /// An array's element type and length.
 bool gguf_array(const gguf_file *file, const char *key, gguf_value_type *type, uint64_t *n);
-bool gguf_array_int(const gguf_file *file, const char *key, uint64_t i, int64_t *out);  // any integer or bool type
-bool gguf_array_float(const gguf_file *file, const char *key, uint64_t i, double *out); // any number type
+/// Element i of the array at index kv of gguf_find (-1: false), so that a walk looks its key up once.
+bool gguf_array_int(const gguf_file *file, int kv, uint64_t i, int64_t *out);  // any integer or bool type
+bool gguf_array_float(const gguf_file *file, int kv, uint64_t i, double *out); // any number type
 /// All strings of an array at once (its elements have no fixed size, so a walk): out[n] by the caller.
 bool gguf_array_strings(const gguf_file *file, const char *key, gguf_str *out, uint64_t n);
 

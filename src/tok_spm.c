@@ -56,9 +56,10 @@ static logitd_status read_scores(tokenizer *t, const gguf_file *file, logitd_err
         return error_set(err, LOGITD_EFORMAT, "%s has %llu entries, but there are %d tokens", key,
                          (unsigned long long)n, t->n_vocab);
     }
+    const int kv = gguf_find(file, key);
     for (int i = 0; i < t->n_vocab; i++) {
         double score;
-        if (!gguf_array_float(file, key, (uint64_t)i, &score) || isnan(score)) {
+        if (!gguf_array_float(file, kv, (uint64_t)i, &score) || isnan(score)) {
             return error_set(err, LOGITD_EFORMAT, "%s holds no number for token %d", key, i);
         }
         t->spm->ranks[i] = rank_of_score((float)score);

@@ -126,14 +126,15 @@ static logitd_status read_kinds(tokenizer *t, const gguf_file *file, const gguf_
     static const char key[] = "tokenizer.ggml.token_type";
     gguf_value_type type;
     uint64_t n = 0;
-    bool present = gguf_find(file, key) >= 0;
+    const int kv = gguf_find(file, key);
+    bool present = kv >= 0;
     if (present && (!gguf_array(file, key, &type, &n) || n != (uint64_t)t->n_vocab)) {
         return error_set(err, LOGITD_EFORMAT, "%s has %llu entries, but there are %d tokens", key,
                          (unsigned long long)n, t->n_vocab);
     }
     for (int i = 0; i < t->n_vocab; i++) {
         int64_t kind = TOKEN_NORMAL;
-        if (present && (!gguf_array_int(file, key, (uint64_t)i, &kind) || kind < TOKEN_NORMAL || kind > TOKEN_BYTE)) {
+        if (present && (!gguf_array_int(file, kv, (uint64_t)i, &kind) || kind < TOKEN_NORMAL || kind > TOKEN_BYTE)) {
             return error_set(err, LOGITD_EFORMAT, "%s[%d] is no token type; they are the integers 1 to 6", key, i);
         }
         t->kinds[i] = (uint8_t)(names_control(texts[i]) ? TOKEN_CONTROL : kind);

@@ -27,9 +27,9 @@ class Reply:
     def json(self, **options):
         return json.loads(self.body, **options)
 
-    def lines(self):
+    def lines(self, **options):
         """The objects of an ndjson reply."""
-        return [json.loads(line) for line in self.body.splitlines()]
+        return [json.loads(line, **options) for line in self.body.splitlines()]
 
 
 class Server:

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-enum { BATCH = 8, KV = 64, KV_STEP = KV }; // KV_STEP: first of the rows that last one step
+enum { BATCH = 8, KV = 4 * BACKEND_KV_BLOCK, KV_STEP = KV }; // KV_STEP: first of the rows that last one step
 
 static batcher start(void) {
     batcher b;
@@ -216,8 +216,8 @@ static void random_traffic(void **state) {
     unsigned seed = 20261124;
     print_message("seed %u\n", seed);
     batcher b = start();
-    for (int i = 0; i < 20000 || b.jobs; i++) {
-        if (i < 20000 && rand_r(&seed) % 3 == 0) {
+    for (int i = 0; i < 4000 || b.jobs; i++) {
+        if (i < 4000 && rand_r(&seed) % 3 == 0) {
             int n[5] = {1}, n_prompts = 1 + rand_r(&seed) % 5;
             const int most = rand_r(&seed) % 2 ? KV : BATCH;
             for (int k = 1; k < n_prompts; k++) n[k] = rand_r(&seed) % (most + 1);

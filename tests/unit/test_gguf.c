@@ -214,28 +214,29 @@ static void test_arrays(void **state) {
     gguf_str strings[3];
     assert_true(gguf_array(file, "ints", &type, &n));
     assert_true(type == GGUF_I16 && n == 3);
-    assert_true(gguf_array_int(file, "ints", 0, &integer) && integer == -1);
-    assert_true(gguf_array_int(file, "ints", 2, &integer) && integer == 32767);
-    assert_true(gguf_array_float(file, "ints", 0, &number) && number == -1);
-    assert_false(gguf_array_int(file, "ints", 3, &integer));
-    assert_false(gguf_array_int(file, "ints", UINT64_MAX, &integer));
-    assert_true(gguf_array_float(file, "floats", 1, &number) && number == -2);
-    assert_false(gguf_array_int(file, "floats", 1, &integer));
-    assert_true(gguf_array_int(file, "bools", 0, &integer) && integer == 0);
-    assert_true(gguf_array_int(file, "bools", 1, &integer) && integer == 1);
-    assert_false(gguf_array_float(file, "bools", 1, &number));
-    assert_true(gguf_array_int(file, "wide", 0, &integer) && integer == 7);
-    assert_false(gguf_array_int(file, "wide", 1, &integer));
+    assert_true(gguf_array_int(file, gguf_find(file, "ints"), 0, &integer) && integer == -1);
+    assert_true(gguf_array_int(file, gguf_find(file, "ints"), 2, &integer) && integer == 32767);
+    assert_true(gguf_array_float(file, gguf_find(file, "ints"), 0, &number) && number == -1);
+    assert_false(gguf_array_int(file, gguf_find(file, "ints"), 3, &integer));
+    assert_false(gguf_array_int(file, gguf_find(file, "ints"), UINT64_MAX, &integer));
+    assert_true(gguf_array_float(file, gguf_find(file, "floats"), 1, &number) && number == -2);
+    assert_false(gguf_array_int(file, gguf_find(file, "floats"), 1, &integer));
+    assert_true(gguf_array_int(file, gguf_find(file, "bools"), 0, &integer) && integer == 0);
+    assert_true(gguf_array_int(file, gguf_find(file, "bools"), 1, &integer) && integer == 1);
+    assert_false(gguf_array_float(file, gguf_find(file, "bools"), 1, &number));
+    assert_true(gguf_array_int(file, gguf_find(file, "wide"), 0, &integer) && integer == 7);
+    assert_false(gguf_array_int(file, gguf_find(file, "wide"), 1, &integer));
     assert_true(gguf_array_strings(file, "strings", strings, 3));
     assert_str(strings[0], "a", 1);
     assert_str(strings[1], "", 0);
     assert_str(strings[2], "\xFF", 1);
     assert_false(gguf_array_strings(file, "strings", strings, 2) || gguf_array_strings(file, "ints", strings, 3));
-    assert_false(gguf_array_int(file, "strings", 0, &integer) || gguf_array_float(file, "strings", 0, &number));
+    assert_false(gguf_array_int(file, gguf_find(file, "strings"), 0, &integer) ||
+                 gguf_array_float(file, gguf_find(file, "strings"), 0, &number));
     assert_true(gguf_array(file, "none", &type, &n));
     assert_true(type == GGUF_STRING && n == 0);
     assert_true(gguf_array_strings(file, "none", strings, 0));
-    assert_false(gguf_array(file, "u8", &type, &n) || gguf_array_int(file, "u8", 0, &integer));
+    assert_false(gguf_array(file, "u8", &type, &n) || gguf_array_int(file, gguf_find(file, "u8"), 0, &integer));
     gguf_close(file);
     buffer_free(&b);
 }
@@ -585,7 +586,8 @@ static void read_everything(const gguf_file *file) {
         double number;
         if (!gguf_array(file, key, &type, &n)) continue;
         for (uint64_t j = 0; j < MIN(n, (uint64_t)100); j++) {
-            sum += (uint64_t)gguf_array_int(file, key, j, &integer) + (uint64_t)gguf_array_float(file, key, j, &number);
+            sum += (uint64_t)gguf_array_int(file, gguf_find(file, key), j, &integer) +
+                   (uint64_t)gguf_array_float(file, gguf_find(file, key), j, &number);
         }
         gguf_str *strings = type == GGUF_STRING ? calloc(n + 1, sizeof *strings) : NULL;
         if (strings) assert_true(gguf_array_strings(file, key, strings, n));
