@@ -24,7 +24,7 @@ TEMPERATURES = [0.001, 0.3, 1.0, 1.7, 1000.0]
 LENGTHS = [1, 2, 15, 16, 17, 31, 33, 64, 70, 130, 257, N_CTX]  # around tiles, key blocks and steps
 # (threads, tokens of a batch, tokens of the KV cache, requests at once)
 REFERENCE = (1, 512, 4096, 1)
-SERVERS = [(2, 512, 4096, 8), (1, 7, N_CTX, 3), (4, 256, 512, 3), (3, 100, N_CTX, 8), (2, 33, 1024, 1)]
+SERVERS = [(4, 256, 512, 8), (1, 7, N_CTX, 3), (3, 100, N_CTX, 8)]
 # One of each kind of attention: grouped heads and an output matrix of its own; sliding windows and tied embeddings.
 # Vocabularies of several parts that threads share out.
 MODELS = {"llama_untied": {"n_embd": 96, "n_head": 6, "n_head_kv": 2, "head_dim": 16, "n_ff": 160, "n_layer": 2,
@@ -161,12 +161,12 @@ def test_same_bits_on_a_small_model(name, logitd, small_model):
     model, n_vocab = small_model(name), MODELS[name]["n_vocab"]
     r = random.Random(SEED)
     prompts = [[r.randrange(n_vocab) for _ in range(n)] for n in LENGTHS]
-    requests = list(make_requests(prompts, 16, n_vocab, SEED))
+    requests = list(make_requests(prompts, 14, n_vocab, SEED))
     levels = levels_of_this_machine(logitd, model)
     assert {"reference", "portable"} <= set(levels)
     for level in levels:
         known = Known()
-        servers = SERVERS[:2] if level == "reference" else SERVERS  # slow, and no kernel of its own to be wrong about
+        servers = SERVERS[: {"reference": 1, "portable": 2}.get(level)]  # the slow ones see fewer
         for k, config in enumerate([REFERENCE, *servers]):
             ask_all(logitd, model, config, ["--cpu", level], requests, known, SEED + k)
         assert known.n == len(requests) * (1 + len(servers)) and len(known.numbers) > 10000
