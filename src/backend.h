@@ -153,8 +153,8 @@ typedef struct backend_options {
 } backend_options;
 
 logitd_status cpu_backend_create(const backend_options *options, backend **out, logitd_error *err);
-/// The first CUDA device of compute capability 8.0 or more. EINVAL with a sentence: no kernels in this build, no driver,
-/// too old a driver, no such device, or a precision that it does not have.
+/// The first CUDA device of compute capability 8.0 or more. EINVAL with a sentence: no kernels in this build, no
+/// driver, too old a driver, no such device, or a precision that it does not have.
 logitd_status cuda_backend_create(const backend_options *options, backend **out, logitd_error *err);
 
 #endif

@@ -179,7 +179,7 @@ static void a_failure_midway_is_the_last_line(void **state) {
     assert_int_equal(pull_all(&r, &out), ENC_END);
     has(&out, "\"position\":1");
     has(&out, "\n{\"error\":{\"message\":\"the fake device "
-              "failed\",\"type\":\"server_error\",\"param\":null,\"code\":\"internal\"}}\n");
+              "failed\",\"type\":\"busy\",\"param\":null,\"code\":\"unavailable\"}}\n");
     assert_int_equal(out.data[out.len - 2], '}');
     assert_null(strstr(out.data, "timing_ms"));
     end(&r);
