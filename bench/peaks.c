@@ -23,8 +23,8 @@ enum { READ_BYTES = 128 << 20 }; // a thread: beyond its caches, so that nothing
 #define PEAK_LOOP(name, attribute, vec, reg, n_acc, ops, instruction)                                                  \
     attribute static double name(const void *memory, size_t n_bytes) {                                                 \
         vec acc[n_acc], factor;                                                                                        \
-        memset(acc, 0, sizeof acc);                                                                                    \
         memset(&factor, 0x3f, sizeof factor);                                                                          \
+        _Pragma("GCC unroll 32") for (int i = 0; i < (n_acc); i++) acc[i] = factor - factor;                           \
         for (int round = 0; round < STEPS; round++) {                                                                  \
             _Pragma("GCC unroll 32") for (int i = 0; i < (n_acc); i++) {                                               \
                 __asm__ volatile(instruction : "+" reg(acc[i]) : reg(factor), reg(factor));                            \
