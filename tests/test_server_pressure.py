@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import socket
 import time
 
@@ -227,4 +228,6 @@ def test_nothing_is_left_behind(start_server, tiny, n):
     churn(server, n)
     wait_until(lambda: footprint(server)[0] <= before[0])
     after = footprint(server)
-    assert after[1] == before[1] and after[2] <= before[2] + 4096, (before, after)
+    with open(f"/proc/{server.process.pid}/maps", encoding="utf-8") as maps:
+        sanitized = re.search(r"lib[at]san", maps.read())  # which keeps freed memory for a while
+    assert after[1] == before[1] and (sanitized or after[2] <= before[2] + 4096), (before, after)
