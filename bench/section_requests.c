@@ -16,7 +16,7 @@ static bool run_request(void *context) {
     const engine_run *r = context;
     logitd_job *job;
     if (logitd_job_create(r->engine, &r->request, &job, r->err)) return false;
-    if (logitd_submit(r->engine, job, r->err)) {
+    if (logitd_submit(r->engine, job, 0, r->err)) {
         logitd_job_free(job);
         return false;
     }

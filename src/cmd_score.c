@@ -143,7 +143,7 @@ static void show_progress(int n_done, int n) {
 }
 
 static logitd_status run(logitd_engine *engine, logitd_job *job, logitd_error *err) {
-    logitd_status status = logitd_submit(engine, job, err);
+    logitd_status status = logitd_submit(engine, job, 0, err);
     bool terminal = isatty(STDERR_FILENO);
     while (!status && logitd_job_state(job) == LOGITD_RUNNING) {
         if (terminal) show_progress(logitd_job_rows_ready(job, 0), logitd_job_request(job)->prompts[0].n_positions);

@@ -210,14 +210,14 @@ void logitd_close(logitd_engine *e) {
 
 // --------------------------------------------------------------------------------------------------- the work list
 
-logitd_status logitd_submit(logitd_engine *e, logitd_job *job, logitd_error *err) {
+logitd_status logitd_submit(logitd_engine *e, logitd_job *job, uint64_t client, logitd_error *err) {
     ASSERT(logitd_job_state(job) == LOGITD_NEW);
     if (!logitd_healthy(e, NULL)) {
         job_fail(job, &e->death);
         return error_set(err, LOGITD_EBACKEND, "%s", e->death.message);
     }
     atomic_store_explicit(&job->state, LOGITD_RUNNING, memory_order_release);
-    batcher_add(&e->batcher, job);
+    batcher_add(&e->batcher, job, client);
     return LOGITD_OK;
 }
 

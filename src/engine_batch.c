@@ -60,11 +60,12 @@ static void skip_done(logitd_job *job) {
     }
 }
 
-void batcher_add(batcher *b, logitd_job *job) {
+void batcher_add(batcher *b, logitd_job *job, uint64_t client) {
     logitd_job **end = &b->jobs;
     while (*end) end = &(*end)->next;
     *end = job;
     job->next = NULL;
+    job->client = client;
     job->n_left = 0;
     for (int i = 0; i < job->request.n_prompts; i++) job->n_left += job->prompts[i].n_needed;
     skip_done(job);
@@ -104,16 +105,30 @@ static bool take_by_age(batcher *b, int *room, bool may_hold) {
     return may_hold;
 }
 
-/// Links the jobs by `next_longer`, fewest tokens left first, then oldest. Returns the first.
-static logitd_job *sort_by_size(const batcher *b) {
-    logitd_job *shortest = NULL;
+static int64_t client_left(const batcher *b, uint64_t client) {
+    int64_t n = 0;
+    for (const logitd_job *job = b->jobs; job; job = job->next) n += job->client == client ? job->n_left : 0;
+    return n;
+}
+
+/// Whether an older job comes before `job`.
+static bool comes_first(const logitd_job *older, const logitd_job *job) {
+    if (older->n_client_left != job->n_client_left) return older->n_client_left < job->n_client_left;
+    return older->n_left <= job->n_left;
+}
+
+/// Links the jobs by `next_turn`: the client with the fewest tokens left first, then the job, then the oldest. Returns
+/// the first.
+static logitd_job *sort_by_need(const batcher *b) {
+    logitd_job *first = NULL;
     for (logitd_job *job = b->jobs; job; job = job->next) {
-        logitd_job **at = &shortest;
-        while (*at && (*at)->n_left <= job->n_left) at = &(*at)->next_longer;
-        job->next_longer = *at;
+        logitd_job **at = &first;
+        job->n_client_left = client_left(b, job->client);
+        while (*at && comes_first(*at, job)) at = &(*at)->next_turn;
+        job->next_turn = *at;
         *at = job;
     }
-    return shortest;
+    return first;
 }
 
 /// Lays the taken tokens out in rows, job by job. The jobs' first_open moves on with batcher_finish.
@@ -145,8 +160,7 @@ token_batch batcher_form(batcher *b) {
     int room = b->batch_tokens - by_age;
     const bool may_hold = take_by_age(b, &by_age, true);
     room += by_age; // what nobody took
-    for (logitd_job *job = sort_by_size(b); job && room > 0; job = job->next_longer)
-        room -= take(b, job, room, may_hold);
+    for (logitd_job *job = sort_by_need(b); job && room > 0; job = job->next_turn) room -= take(b, job, room, may_hold);
     take_by_age(b, &room, may_hold); // room is left when pages are short: for those that hold some
     return lay_out(b);
 }

@@ -7,8 +7,9 @@
  *
  * Order.
  *   1. A quarter of the step goes to the jobs in order of arrival. So nobody starves, whatever comes later.
- *   2. The rest goes to the jobs with the fewest tokens left, the older first among equals. So a short job waits for
- * the step that runs and for still shorter ones, not for the long ones before it.
+ *   2. The rest goes to the client with the fewest tokens left over all its jobs, and of a client's jobs to those with
+ *      the fewest left, the older first among equals. So a short job waits for the step that runs and for still shorter
+ *      ones, not for the long ones before it, and a client that sends a hundred at once waits for the one of another.
  *
  * KV cache.
  *     [ pages: kv_tokens, in runs of KV_PAGE rows | step: batch_tokens rows, one for each row of a batch ]
@@ -40,8 +41,9 @@ void batcher_free(batcher *b);
 /// Rows of the KV cache that the backend must have.
 int batcher_kv_rows(const batcher *b);
 
-/// The job's `n_left` says afterwards how many tokens it has to run; with 0 it is never in a batch.
-void batcher_add(batcher *b, logitd_job *job);
+/// `client`: whose it is, any number. The job's `n_left` says afterwards how many tokens it has to run; with 0 it is
+/// never in a batch.
+void batcher_add(batcher *b, logitd_job *job, uint64_t client);
 /// Takes a job out, wherever it stands, and its pages back.
 void batcher_remove(batcher *b, logitd_job *job);
 

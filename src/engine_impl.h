@@ -50,10 +50,12 @@ struct logitd_job {
     _Atomic double compute_ms;
     atomic_int state; // logitd_state
     // the batcher's (engine_batch.h)
-    logitd_job *next;        // submitted after it
-    logitd_job *next_longer; // while a batch is formed: the next with as many or more tokens left
-    int64_t n_left;          // tokens to run that are in no batch yet
-    int first_open;          // first prompt with tokens to run
+    logitd_job *next;      // submitted after it
+    uint64_t client;       // whose it is
+    int64_t n_left;        // tokens to run that are in no batch yet
+    int first_open;        // first prompt with tokens to run
+    int64_t n_client_left; // while a batch is formed: n_left over all jobs of its client
+    logitd_job *next_turn; // while a batch is formed: whose turn is next
 };
 
 /// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.

@@ -25,6 +25,7 @@ struct sched_job {
     void (*wake)(void *arg);         // [fixed]
     void *arg;                       // [fixed]
     char client[SCHED_CLIENT_BYTES]; // [fixed]
+    uint64_t client_number;          // [fixed] the same for all jobs of a client that are held at once
     int64_t submitted_us;            // [fixed]
     int64_t started_us;              // 0: not yet
     enum phase phase;
@@ -102,7 +103,7 @@ static bool advance_job(sched *s, sched_job *j) {
         j->phase = RUNNING;
         s->stats.n_queued--;
         s->stats.n_running++;
-        if (logitd_submit(s->engine, j->job, &err)) {
+        if (logitd_submit(s->engine, j->job, j->client_number, &err)) {
             log_line(LOG_WARN, "the engine refused a job: %s", err.message);
             unwanted = true;
         }
@@ -299,6 +300,13 @@ void sched_free(sched *s) {
     mem_free(s);
 }
 
+/// The number of a client: of its held jobs, or a new one. Lock held.
+static uint64_t client_number(const sched *s, const char *client) {
+    const sched_job *j = s->jobs;
+    while (j && strcmp(j->client, client) != 0) j = j->next;
+    return j ? j->client_number : s->stats.n_accepted;
+}
+
 /// Whether a job of `client` can be accepted now: EBUSY, EQUOTA. Lock held.
 static logitd_status check_room(const sched *s, const char *client, logitd_error *err) {
     if (s->draining) return error_set(err, LOGITD_EBUSY, "the server is shutting down and takes no new requests");
@@ -326,6 +334,7 @@ logitd_status sched_submit(sched *s, logitd_job *job, const char *client, void (
     pthread_mutex_lock(&s->mutex);
     const logitd_status status = check_room(s, j->client, err);
     if (!status) {
+        j->client_number = client_number(s, j->client);
         *s->jobs_end = j;
         s->jobs_end = &j->next;
         s->stats.n_held++;

@@ -159,6 +159,20 @@ def test_too_many_connections_in_all(start_server, tiny):
         s.close()
 
 
+def test_a_client_with_one_request_passes_one_with_many(start_server, tiny):
+    """Twenty requests of one client, each smaller than the one that another client sends after them."""
+    server = start_server(tiny, "--batch-tokens", 64, "--threads", 1)
+    crowd = [connect(server) for _ in range(20)]
+    for s in crowd:
+        s.sendall(request_bytes({"prompt": [LONG] * 50, "positions": "last", "top_n": 0}))
+    wait_until(lambda: jobs(server)["accepted"] == 20)
+    done_before = jobs(server)["done"]
+    assert ask(server, {"prompt": [LONG] * 60, "positions": "last", "top_n": 0}, source="127.0.0.2")[0] == 200
+    assert jobs(server)["done"] - done_before <= 3  # itself, and what a quarter of the steps did of the oldest
+    for s in crowd:
+        s.close()
+
+
 def test_too_many_jobs(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-jobs", 3, "--max-jobs-per-client", 2)
     endless = request_bytes({"prompt": [LONG] * 500, "top_n": 0})

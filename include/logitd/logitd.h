@@ -10,7 +10,7 @@
  *
  *   engine = logitd_open(options)
  *   job = logitd_job_create(engine, request)      any thread; copies the request
- *   logitd_submit(engine, job)                    worker thread
+ *   logitd_submit(engine, job, client)            worker thread
  *   while (logitd_job_state(job) == RUNNING) logitd_step(engine)
  *   row = logitd_job_row(job, iprompt, irow)      any thread, once irow < logitd_job_rows_ready(job, iprompt)
  *   logitd_job_free(job)
@@ -172,9 +172,10 @@ double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of the s
 
 // ------------------------------------------------------------------------------------------------------- work
 
-/// Puts a new job in the engine's work list; the engine uses it until it is DONE, FAILED or withdrawn. A dead backend
-/// refuses: EBACKEND, and the job is FAILED. [worker]
-logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, logitd_error *err);
+/// Puts a new job in the engine's work list; the engine uses it until it is DONE, FAILED or withdrawn. `client`: whose
+/// it is, any number; the client with the least to do has its turn first. A dead backend refuses: EBACKEND, and the job
+/// is FAILED. [worker]
+logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, uint64_t client, logitd_error *err);
 /// Takes a job out at once; its state becomes FAILED with *why (NULL: ECANCELED) unless it had ended. [worker]
 void logitd_withdraw(logitd_engine *engine, logitd_job *job, const logitd_error *why);
 /// Runs one batch over the submitted jobs. Returns the number of tokens in it; 0: nothing to do. [worker]

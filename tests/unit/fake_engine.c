@@ -296,7 +296,8 @@ static void fill_row(logitd_job *job, int iprompt, int irow) {
     }
 }
 
-logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, logitd_error *err) {
+logitd_status logitd_submit(logitd_engine *engine, logitd_job *job, uint64_t client, logitd_error *err) {
+    (void)client;
     (void)err;
     ASSERT(engine->n_jobs < (int)ARRAY_LEN(engine->jobs));
     engine->jobs[engine->n_jobs++] = job;

@@ -35,7 +35,7 @@ static void begin(reply *r, const char *body) {
     *r = (reply){.engine = fake_open(), .tokens = token_json_create(NULL)};
     if (dist_request_parse(r->engine, body, strlen(body), NULL, &r->request, &err)) fail_msg("%s", err.message);
     assert_int_equal(logitd_job_create(r->engine, &r->request.request, &r->job, &err), LOGITD_OK);
-    assert_int_equal(logitd_submit(r->engine, r->job, &err), LOGITD_OK);
+    assert_int_equal(logitd_submit(r->engine, r->job, 0, &err), LOGITD_OK);
     r->source = (enc_source){.model = logitd_model(r->engine),
                              .tokens = r->tokens,
                              .request = &r->request,

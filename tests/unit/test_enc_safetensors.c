@@ -38,7 +38,7 @@ static uint64_t begin(reply *r, const char *body) {
     r->source = (enc_source){.model = logitd_model(r->engine), .request = &r->request, .full_row = full_row, .arg = r};
     uint64_t n = enc_safetensors_bytes(&r->source);
     assert_int_equal(logitd_job_create(r->engine, &r->request.request, &r->job, &err), LOGITD_OK);
-    assert_int_equal(logitd_submit(r->engine, r->job, &err), LOGITD_OK);
+    assert_int_equal(logitd_submit(r->engine, r->job, 0, &err), LOGITD_OK);
     r->source.job = r->job;
     return n;
 }

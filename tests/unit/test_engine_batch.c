@@ -35,11 +35,15 @@ static logitd_job *make_job(const int *n_needed, int n_prompts) {
     return job;
 }
 
-static logitd_job *add(batcher *b, int n_tokens) {
+static logitd_job *add_for(batcher *b, uint64_t client, int n_tokens) {
     logitd_job *job = make_job(&n_tokens, 1);
-    batcher_add(b, job);
+    batcher_add(b, job, client);
     assert_int_equal(job->n_left, n_tokens);
     return job;
+}
+
+static logitd_job *add(batcher *b, int n_tokens) {
+    return add_for(b, 0, n_tokens);
 }
 
 static void drop(batcher *b, logitd_job *job) {
@@ -82,7 +86,7 @@ static void jobs_that_arrive_together_share_a_batch(void **state) {
     batcher b = start();
     const int two[] = {2, 0, 1};
     logitd_job *jobs[] = {add(&b, 2), make_job(two, 3), add(&b, 1)};
-    batcher_add(&b, jobs[1]);
+    batcher_add(&b, jobs[1], 0);
     const token_batch batch = batcher_form(&b);
     const int32_t tokens[] = {0, 1, 0, 0, 1, 0}; // in order of arrival: 2, then 1, then 2 and 1
     assert_int_equal(batch.n_tokens, 6);
@@ -143,6 +147,22 @@ static void a_short_job_passes_long_ones(void **state) {
     batcher_finish(&b, &after);
     while (b.jobs) drop(&b, b.jobs);
     assert_all_pages_free(&b);
+    batcher_free(&b);
+}
+
+/// A client with many short jobs has them before its own long ones, but after the middling one of another client.
+static void clients_with_little_to_do_come_first(void **state) {
+    (void)state;
+    enum { PART = BATCH - BATCH / 4 }; // of a step, what does not go by age
+    batcher b = start();
+    for (int i = 0; i < 20; i++) add_for(&b, 1, 2);
+    logitd_job *other = add_for(&b, 2, PART);
+    const token_batch batch = batcher_form(&b);
+    assert_int_equal(batch.n_tokens, BATCH);
+    assert_int_equal(tokens_of(&b, &batch, b.jobs), BATCH / 4); // the oldest, whosoever it is
+    assert_int_equal(tokens_of(&b, &batch, other), PART);
+    batcher_finish(&b, &batch);
+    while (b.jobs) drop(&b, b.jobs);
     batcher_free(&b);
 }
 
@@ -222,7 +242,7 @@ static void random_traffic(void **state) {
             const int most = rand_r(&seed) % 2 ? KV : BATCH;
             for (int k = 1; k < n_prompts; k++) n[k] = rand_r(&seed) % (most + 1);
             n[0] = 1 + rand_r(&seed) % most;
-            batcher_add(&b, make_job(n, n_prompts));
+            batcher_add(&b, make_job(n, n_prompts), (uint64_t)rand_r(&seed) % 3);
         }
         if (b.jobs && rand_r(&seed) % 40 == 0) drop(&b, b.jobs); // withdrawn, whatever it holds
         const token_batch batch = batcher_form(&b);
@@ -243,6 +263,7 @@ int main(void) {
         cmocka_unit_test(jobs_that_arrive_together_share_a_batch),
         cmocka_unit_test(a_long_prompt_is_cut_and_keeps_its_rows),
         cmocka_unit_test(a_short_job_passes_long_ones),
+        cmocka_unit_test(clients_with_little_to_do_come_first),
         cmocka_unit_test(a_long_job_advances_whatever_comes),
         cmocka_unit_test(the_largest_prompt_gets_its_pages),
         cmocka_unit_test(random_traffic),
