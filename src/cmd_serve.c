@@ -3,7 +3,8 @@
  * SIGINT.
  *
  * The first signal drains: accepted requests are answered, new ones get 503, then the process ends with 0. A second
- * signal, or --drain-seconds, cancels what is left. SIGHUP reads the file of keys again.
+ * signal, or --drain-seconds, cancels what is left. With --drain-delay-seconds a load balancer has that long to see in
+ * /health that it is to send no more. SIGHUP reads the file of keys again.
  */
 #include "commands.h"
 #include "limits.h"
@@ -19,6 +20,7 @@ enum {
     OPTION_HOST = 256,
     OPTION_PORT,
     OPTION_DRAIN,
+    OPTION_DRAIN_DELAY,
     OPTION_TLS_CERT,
     OPTION_TLS_KEY,
     OPTION_KEYS,
@@ -33,6 +35,7 @@ static const struct option long_options[] = {
     {"host", required_argument, NULL, OPTION_HOST},
     {"port", required_argument, NULL, OPTION_PORT},
     {"drain-seconds", required_argument, NULL, OPTION_DRAIN},
+    {"drain-delay-seconds", required_argument, NULL, OPTION_DRAIN_DELAY},
     {"tls-cert", required_argument, NULL, OPTION_TLS_CERT},
     {"tls-key", required_argument, NULL, OPTION_TLS_KEY},
     {"api-keys", required_argument, NULL, OPTION_KEYS},
@@ -52,6 +55,8 @@ static void print_help(void) {
         "  --host H              address to listen on (default 127.0.0.1)\n"
         "  --port N              port; 0 picks a free one (default 8080)\n"
         "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n"
+        "  --drain-delay-seconds N  how long SIGTERM first only makes /health not ready: for a load balancer (default "
+        "0)\n"
         "  --tls-cert FILE       PEM certificate, with its chain: HTTPS; needs --tls-key FILE\n"
         "  --api-keys FILE       lines of \"name key\"; all but / and /health need a key then; SIGHUP reads it again\n"
         "  --allow-origin O      let pages of this origin ask (CORS), \"*\": of any; may be repeated\n"
@@ -85,7 +90,7 @@ typedef struct serve_options {
     logitd_options engine;
     http_options http;
     gate_options gate;
-    int drain_s;
+    int drain_s, drain_delay_s;
 } serve_options;
 
 static bool read_server_option(int option, serve_options *out) {
@@ -98,6 +103,8 @@ static bool read_server_option(int option, serve_options *out) {
         return options_int("port", optarg, 0, 65535, &out->http.port);
     case OPTION_DRAIN:
         return options_int("drain-seconds", optarg, 0, 86400, &out->drain_s);
+    case OPTION_DRAIN_DELAY:
+        return options_int("drain-delay-seconds", optarg, 0, 3600, &out->drain_delay_s);
     case OPTION_TLS_CERT:
         out->http.tls_cert_path = optarg;
         return true;
@@ -147,16 +154,21 @@ static sigset_t signal_set(bool with_hangup) {
     return set;
 }
 
-/// Until SIGTERM or SIGINT; reads the keys again at SIGHUP.
-static void wait_for_the_end(gate *g) {
+/// Until SIGTERM or SIGINT; reads the keys again at SIGHUP. Then /health is not ready, for `delay_s` or until a second
+/// signal.
+static void wait_for_the_end(service *s, int delay_s) {
     const sigset_t all = signal_set(true);
     int number = 0;
     while (sigwait(&all, &number) != 0 || number == SIGHUP) {
         logitd_error err = {0};
-        if (number == SIGHUP && gate_reload(g, &err))
+        if (number == SIGHUP && gate_reload(s->gate, &err))
             log_line(LOG_ERROR, "SIGHUP: %s; the keys stay as they were", err.message);
     }
     log_line(LOG_INFO, "%s: draining", number == SIGTERM ? "SIGTERM" : "SIGINT");
+    notify_manager("STOPPING=1");
+    atomic_store(&s->leaving, true);
+    const sigset_t ending = signal_set(false);
+    if (delay_s > 0) sigtimedwait(&ending, NULL, &(struct timespec){.tv_sec = delay_s});
 }
 
 /// Until no request is in flight: true. False at a signal or after `seconds`. Looks every 20 ms, only at the end.
@@ -190,7 +202,8 @@ static logitd_status listen_and_wait(service *shared, const serve_options *optio
     if (status) return status;
     printf("listening on %s\n", http_server_url(server));
     fflush(stdout);
-    wait_for_the_end(shared->gate);
+    notify_manager("READY=1");
+    wait_for_the_end(shared, options->drain_delay_s);
     const sigset_t ending = signal_set(false);
     drain(server, shared->sched, options->drain_s, &ending);
     http_server_free(server);

@@ -39,4 +39,7 @@ void progress_clear(void);
 /// log. NULL: stderr says why.
 logitd_engine *options_open(logitd_options *options);
 
+/// Sends "READY=1" or "STOPPING=1" to the service manager that started this process, if one did (cmd_notify.c).
+void notify_manager(const char *state);
+
 #endif

@@ -16,15 +16,19 @@ static http_step fail(http_exchange *x, const logitd_error *err) {
 
 // ------------------------------------------------------------------------------------------------- GET /health
 
+static bool leaving(const service *s) {
+    return atomic_load(&s->leaving) || sched_draining(s->sched);
+}
+
 static http_step handle_health(http_exchange *x) {
     const service *s = x->context;
     const char *why = "";
     const char *status = "ok";
     if (!logitd_healthy(s->engine, &why)) {
         status = "failed";
-    } else if (sched_draining(s->sched)) {
+    } else if (leaving(s)) {
         status = "draining";
-        why = "the server is shutting down and takes no new requests";
+        why = "the server is shutting down: send it no new requests";
     }
     const bool alive = strcmp(status, "failed") != 0, ready = strcmp(status, "ok") == 0;
     const char *probe = http_query(x, "probe");
@@ -236,7 +240,7 @@ static http_step handle_metrics(http_exchange *x) {
     const char *why;
     const metrics_now now = {.sched = sched_read_stats(s->sched),
                              .model = logitd_model(s->engine),
-                             .ready = logitd_healthy(s->engine, &why) && !sched_draining(s->sched),
+                             .ready = logitd_healthy(s->engine, &why) && !leaving(s),
                              .n_exchanges = http_server_n_exchanges(http_server_of(x))};
     x->status = 200;
     x->content_type = "text/plain; version=0.0.4; charset=utf-8";

@@ -10,6 +10,7 @@
 #include "memory_plan.h"
 #include "metrics.h"
 #include "sched.h"
+#include <stdatomic.h>
 
 typedef struct service {
     const logitd_engine *engine;
@@ -19,7 +20,8 @@ typedef struct service {
     metrics *metrics;
     gate *gate; // made and freed by the owner of the service
     memory_plan memory;
-    char id_prefix[24]; // of reply ids: random once, so that ids of two servers differ
+    atomic_bool leaving; // set at SIGTERM: /health is not ready, though requests may still be taken
+    char id_prefix[24];  // of reply ids: random once, so that ids of two servers differ
 } service;
 
 /// Makes what the handlers share; engine and sched outlive it. ENOMEM.
