@@ -3,6 +3,7 @@
 #
 #   cmake -S . -B build/aarch64 --toolchain tests/aarch64.cmake -DSYSROOT=FOLDER
 
+set(NVCC none CACHE FILEPATH "No kernels: the tests here need none")
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

@@ -74,7 +74,7 @@ def test_help_names_every_command(env, args):
         (["model", "gpt5"], 'there is no model "gpt5"; choose one of: smollm2, gemma3'),
         (["model", "smollm"], 'there is no model "smollm"; choose one of: smollm2, gemma3'),
         (["model", "smollm2", "gemma3"], "usage: ./dev model NAME, where NAME is smollm2 or gemma3"),
-        (["build", "all"], "./dev build takes no arguments, but got: all"),
+        (["build", "all"], "./dev build takes only --cuda, but got: all"),
         (["test", "--lonng"], "./dev test takes only --long, but got: --lonng"),
     ],
 )
