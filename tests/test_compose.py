@@ -261,19 +261,21 @@ def test_prometheus_counts_what_was_sent(stack):
     wait_until(lambda: stack.query(passed_on) == {(c[0] + "xx",): n for c, n in sent.items()}, "the balancer's counts")
 
 
-def test_a_client_that_leaves_costs_nothing_more(stack):
-    """The first line comes before the work ends; then the client goes, through the balancer."""
+@pytest.mark.parametrize("format", ["ndjson", "json"])
+def test_a_client_that_leaves_costs_nothing_more(stack, format):
+    """Through the balancer: after the first lines, which come before the work ends, or while it waits for the first byte."""
     canceled = 'sum(logitd_jobs_total{result="canceled"})'
     before = wait_until(lambda: stack.query(canceled), "a first count")[()]
     connection = http.client.HTTPConnection(stack.address("haproxy"), timeout=PATIENCE_S)
-    body = {"prompt": [LONG] * 100, "top_n": 1, "format": "ndjson"}
+    body = {"prompt": [LONG] * 100, "top_n": 1, "format": format}
     connection.request("POST", "/distribution", json.dumps(body), {"Content-Type": "application/json"})
-    reply = connection.getresponse()
-    for _ in range(3):
-        reply.readline()
-    assert reply.readline().startswith(b'{"index"')
+    reply = connection.getresponse() if format == "ndjson" else None
+    if reply:
+        lines = [reply.readline() for _ in range(4)]
+        assert lines[-1].startswith(b'{"index"')
     wait_until(lambda: stack.query('sum(logitd_jobs{state="running"})') == {(): 1}, "a running job")
-    reply.close()
+    if reply:
+        reply.close()
     connection.close()
     wait_until(lambda: stack.query(canceled) == {(): before + 1}, "the job is cancelled")
 
@@ -305,6 +307,8 @@ def test_a_replica_that_is_ended_costs_nothing(stack):
     with load(stack) as outcomes:
         wait_until(lambda: answered_by(outcomes, "replica-1") and answered_by(outcomes, "replica-2"), "both answer")
         leaver.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: leaver.get("/health?probe=ready").status == 503, "it says that it leaves")
+        assert leaver.post("/distribution", BODIES[0]).status == 200, "what is under way to it is still taken"
         wait_until(lambda: stack.up() == {"replica-1"}, "the balancer sees it leave")
         assert leaver.process.wait(PATIENCE_S) == 0
         gone = time.monotonic()
