@@ -257,15 +257,20 @@ static double log_sum(int32_t token, double temperature) {
     return log(sum);
 }
 
-static float value_of(const logitd_request *r, int32_t token, int32_t id, double temperature) {
-    double logit = (double)fake_logit(token, id), logprob = logit / temperature - log_sum(token, temperature);
+/// `sum`: log_sum(token, temperature)
+static float value_of(const logitd_request *r, int32_t token, int32_t id, double temperature, double sum) {
+    double logit = (double)fake_logit(token, id), logprob = logit / temperature - sum;
     return (float)(r->values == LOGITD_LOGIT ? logit : r->values == LOGITD_PROB ? exp(logprob) : logprob);
 }
 
+/// Counted once for each token, by the worker alone.
 static int rank_of(int32_t token, int32_t id) {
-    int rank = 0;
-    for (int v = 0; v < FAKE_VOCAB; v++) rank += fake_logit(token, v) > fake_logit(token, id);
-    return rank;
+    static int16_t ranks[FAKE_VOCAB][FAKE_VOCAB];
+    static bool counted[FAKE_VOCAB];
+    for (int i = 0; !counted[token] && i < FAKE_VOCAB; i++)
+        for (int v = 0; v < FAKE_VOCAB; v++) ranks[token][i] += fake_logit(token, v) > fake_logit(token, i);
+    counted[token] = true;
+    return ranks[token][id];
 }
 
 static void fill_row(logitd_job *job, int iprompt, int irow) {
@@ -287,11 +292,11 @@ static void fill_row(logitd_job *job, int iprompt, int irow) {
         ((float *)row.next_logprob)[t] =
             row.next_id < 0 ? NAN : (float)((double)fake_logit(row.token_id, row.next_id) / temperature - sum);
         for (int i = 0; t < n_wide && i < r->top_n; i++) {
-            ((float *)row.top_value)[t * r->top_n + i] = value_of(r, row.token_id, row.top_id[i], temperature);
+            ((float *)row.top_value)[t * r->top_n + i] = value_of(r, row.token_id, row.top_id[i], temperature, sum);
         }
         for (int i = 0; t < n_wide && i < r->n_token_ids; i++) {
             ((float *)row.listed_value)[t * r->n_token_ids + i] =
-                value_of(r, row.token_id, r->token_ids[i], temperature);
+                value_of(r, row.token_id, r->token_ids[i], temperature, sum);
         }
     }
 }
