@@ -54,6 +54,7 @@ struct http_server {
     char url[128];
     bool on_loopback;
     http_conns *conns;
+    struct MHD_Response *no_memory; // made at start, for when nothing can be made any more
     pthread_mutex_t mutex;
     exchange *exchanges;
     int n_exchanges;
@@ -153,8 +154,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     (void)connection;
     http_server *s = cls;
     exchange *e = *con_cls;
-    if (!e) return;
     *con_cls = NULL;
+    if (!e || (void *)e == s) return; // s: there was no memory for an exchange
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK) e->aborted = true;
     access_log_write(&e->x, e->aborted);
     if (s->options.observe) s->options.observe(&e->x, e->aborted);
@@ -263,33 +264,55 @@ static content_coding choose_coding(exchange *e) {
     return e->coder ? coding : CODING_IDENTITY; // without memory for it, as it is
 }
 
-static void add_headers(const exchange *e, struct MHD_Response *response) {
-    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type);
-    MHD_add_response_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding");
-    if (e->x.status == 503 || e->x.status == 429) MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
-    MHD_add_response_header(response, "X-Request-Id", e->x.request_id);
-    for (size_t i = 0; i < e->headers.len && !e->headers.failed;) {
-        const char *name = e->headers.data + i, *value = name + strlen(name) + 1;
-        MHD_add_response_header(response, name, value);
-        i += strlen(name) + strlen(value) + 2;
-    }
-    if (http_conn_crowd(e->conn))
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close"); // it makes room
-    if (e->x.status != 405) return;
-    char allow[64] = "";
+/// False once one of them could not be added.
+static bool add_header(struct MHD_Response *response, const char *name, const char *value) {
+    return MHD_add_response_header(response, name, value) == MHD_YES;
+}
+
+static void list_allowed(const exchange *e, char *out, size_t size) {
+    *out = '\0';
     for (size_t i = 0; i < e->server->options.n_routes; i++) {
         const http_route *route = &e->server->options.routes[i];
         if (strcmp(route->path, e->x.path) != 0) continue;
-        size_t used = strlen(allow);
-        snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "",
+        size_t used = strlen(out);
+        snprintf(out + used, size - used, "%s%s", used ? ", " : "",
                  !strcmp(route->method, "GET") ? "GET, HEAD" : route->method);
     }
-    MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
 }
 
-static enum MHD_Result queue_reply(exchange *e) {
+/// False: no memory. A reply without one of its headers would say something else.
+static bool add_headers(const exchange *e, struct MHD_Response *response, content_coding coding) {
+    bool added = add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type) &&
+                 add_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding") &&
+                 add_header(response, "X-Request-Id", e->x.request_id) && !e->headers.failed;
+    if (e->coder) added &= add_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
+    if (e->x.status == 503 || e->x.status == 429) added &= add_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    for (size_t i = 0; i < e->headers.len && added;) {
+        const char *name = e->headers.data + i, *value = name + strlen(name) + 1;
+        added = add_header(response, name, value);
+        i += strlen(name) + strlen(value) + 2;
+    }
+    if (http_conn_crowd(e->conn)) added &= add_header(response, MHD_HTTP_HEADER_CONNECTION, "close"); // it makes room
+    char allow[64];
+    list_allowed(e, allow, sizeof allow);
+    if (e->x.status == 405) added &= add_header(response, MHD_HTTP_HEADER_ALLOW, allow);
+    return added;
+}
+
+static struct MHD_Response *make_no_memory_reply(void) {
+    static char text[] = "{\"error\":{\"message\":\"no memory for this request; try again later\",\"type\":\"busy\","
+                         "\"param\":null,\"code\":\"unavailable\"}}\n";
+    struct MHD_Response *r = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_PERSISTENT);
+    if (r && add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json") &&
+        add_header(r, MHD_HTTP_HEADER_RETRY_AFTER, "1") && add_header(r, MHD_HTTP_HEADER_CONNECTION, "close"))
+        return r;
+    if (r) MHD_destroy_response(r);
+    return NULL;
+}
+
+/// The reply as a response of the library, with the exchange left as it was; NULL: no memory.
+static struct MHD_Response *make_response(exchange *e) {
     http_exchange *x = &e->x;
-    if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
     content_coding coding = choose_coding(e);
     bool size_known = !e->coder && x->reply_bytes;
     e->begun = !e->coder;
@@ -297,11 +320,29 @@ static enum MHD_Result queue_reply(exchange *e) {
         x->pull || e->coder ? MHD_create_response_from_callback(size_known ? x->reply_bytes : MHD_SIZE_UNKNOWN,
                                                                 STREAM_BLOCK_BYTES, on_pull, e, NULL)
                             : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
-    if (!response) return MHD_NO;
+    if (response && !add_headers(e, response, coding)) {
+        MHD_destroy_response(response);
+        response = NULL;
+    }
+    return response;
+}
+
+/// `e`: NULL, or the exchange whose own reply there is no memory for.
+static enum MHD_Result queue_no_memory(const http_server *s, struct MHD_Connection *connection, exchange *e) {
+    if (e) {
+        e->x.status = MHD_HTTP_SERVICE_UNAVAILABLE;
+        e->x.pull = NULL;
+    }
+    return MHD_queue_response(connection, MHD_HTTP_SERVICE_UNAVAILABLE, s->no_memory);
+}
+
+static enum MHD_Result queue_reply(exchange *e) {
+    http_exchange *x = &e->x;
+    if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
+    struct MHD_Response *response = x->reply.failed ? NULL : make_response(e);
+    if (!response) return queue_no_memory(e->server, e->connection, e);
     http_conn_expect(e->conn, EXPECT_READING, x->pull || e->coder ? 0 : x->reply.len);
     if (!x->pull && !e->coder) x->n_reply_bytes = x->reply.len;
-    if (e->coder) MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
-    add_headers(e, response);
     enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
     MHD_destroy_response(response); // the connection holds it now; its bytes live as long as the exchange
     return result;
@@ -394,8 +435,8 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
                                      const char *method, void **con_cls) {
     http_conn *conn = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     exchange *e = conn ? exchange_create(s, connection, conn, path, method) : NULL;
-    if (!e) return MHD_NO;
-    *con_cls = e;
+    *con_cls = e ? (void *)e : s; // s: the request is read to its end and refused
+    if (!e) return MHD_YES;
     http_conn_expect(conn, EXPECT_BODY, 0);
     route_request(e);
     // A client that waits for "100 Continue" gets its refusal instead; others have sent their body already.
@@ -419,6 +460,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
                                   const char *version, const char *upload, size_t *upload_size, void **con_cls) {
     (void)version;
     if (!*con_cls) return begin_request(cls, connection, path, method, con_cls);
+    if (*con_cls == cls) {
+        if (*upload_size == 0) return queue_no_memory(cls, connection, NULL);
+        *upload_size = 0;
+        return MHD_YES;
+    }
     exchange *e = *con_cls;
     if (*upload_size) {
         size_t n = *upload_size;
@@ -570,7 +616,9 @@ logitd_status http_server_create(const http_options *options, http_server **out,
     if (!s) return error_set(err, LOGITD_ENOMEM, "no memory for the HTTP server");
     *s = (http_server){.options = *options, .listen_fd = -1};
     pthread_mutex_init(&s->mutex, NULL);
-    logitd_status status = http_conns_create(on_hang_up, s, &s->conns, err);
+    s->no_memory = make_no_memory_reply();
+    logitd_status status = s->no_memory ? http_conns_create(on_hang_up, s, &s->conns, err)
+                                        : error_set(err, LOGITD_ENOMEM, "no memory for the HTTP server");
     if (!status) status = open_socket(s, err);
     if (!status) status = start_daemon(s, err);
     if (!status) {
@@ -601,6 +649,7 @@ int http_server_n_exchanges(http_server *s) {
 void http_server_free(http_server *s) {
     if (!s) return;
     if (s->daemon) MHD_stop_daemon(s->daemon);
+    if (s->no_memory) MHD_destroy_response(s->no_memory);
     http_conns_free(s->conns);
     pthread_mutex_destroy(&s->mutex);
     mem_free(s);
