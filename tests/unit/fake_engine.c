@@ -265,7 +265,7 @@ static float value_of(const logitd_request *r, int32_t token, int32_t id, double
 
 /// Counted once for each token, by the worker alone.
 static int rank_of(int32_t token, int32_t id) {
-    static int16_t ranks[FAKE_VOCAB][FAKE_VOCAB];
+    static int ranks[FAKE_VOCAB][FAKE_VOCAB];
     static bool counted[FAKE_VOCAB];
     for (int i = 0; !counted[token] && i < FAKE_VOCAB; i++)
         for (int v = 0; v < FAKE_VOCAB; v++) ranks[token][i] += fake_logit(token, v) > fake_logit(token, i);
