@@ -15,7 +15,9 @@
  *
  * Answered here, without a handler: unknown paths (404), wrong methods (405), a body that is not JSON where JSON is due
  * (415) or is too large (413), too many connections (503, or 429 of one client), no memory for a body (503). HEAD works
- * for GET routes. Does not know what routes mean.
+ * for GET routes. Where not even an error can be made for lack of memory, a 503 made at start goes out. What cannot be
+ * read as a request (a malformed line, headers over LIMIT_CONNECTION_BYTES) reaches none of this: libmicrohttpd answers
+ * with a 4xx and a page of its own, or ends the connection. Does not know what routes mean.
  */
 #ifndef HTTP_SERVER_H
 #define HTTP_SERVER_H
