@@ -40,7 +40,7 @@ static void append_escaped(buffer *out, const uint8_t *s, size_t n) {
             buffer_append(out, (char[]){'\\', escape}, 2);
         }
     }
-    buffer_append(out, s + run, n - run);
+    if (n > run) buffer_append(out, s + run, n - run); // NULL + 0 of an empty text is undefined
 }
 
 void json_string(buffer *out, const void *text, size_t n) {

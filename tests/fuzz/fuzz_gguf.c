@@ -129,7 +129,7 @@ static void ask(logitd_engine *engine) {
     logitd_job *job;
     logitd_error err = {0};
     logitd_status status = logitd_job_create(engine, &request, &job, &err);
-    if (!status && (status = logitd_submit(engine, job, &err))) logitd_job_free(job);
+    if (!status && (status = logitd_submit(engine, job, 1, &err))) logitd_job_free(job);
     if (status) {
         fuzz_check_error(status, &err);
         return;

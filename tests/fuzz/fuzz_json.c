@@ -57,7 +57,7 @@ static void check_number(double value, bool is_float) {
 static void check_string(const uint8_t *data, size_t n) {
     buffer text = {0}, wanted = {0};
     buffer_puts(&text, "{\"v\":");
-    json_string(&text, data, n);
+    json_string(&text, n ? data : NULL, n); // what a buffer without bytes has
     buffer_puts(&text, "}");
     utf8_append_lossy(&wanted, data, n);
     ASSERT(!text.failed && utf8_first_invalid(text.data, text.len) == text.len);

@@ -162,7 +162,7 @@ static void check_reply(const dist_request *d, logitd_engine *engine) {
     const uint64_t announced = enc_reply_bytes(&source, &exact); // before there is a job
     ASSERT(exact == (d->format == FORMAT_SAFETENSORS));
     ASSERT(logitd_job_create(engine, &d->request, &r.job, &err) == LOGITD_OK);
-    ASSERT(logitd_submit(engine, r.job, &err) == LOGITD_OK);
+    ASSERT(logitd_submit(engine, r.job, 1, &err) == LOGITD_OK);
     source.job = r.job;
     buffer out = {0};
     pull_all(&source, &out);

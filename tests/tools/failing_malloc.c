@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef UNDER_ASAN // itself it is not instrumented, since it runs before the sanitizer begins
 #    define REAL(name) __interceptor_##name
 #else
 #    define REAL(name) __libc_##name
