@@ -12,7 +12,7 @@ from serving import Server
 
 FIXTURES = pathlib.Path(__file__).resolve().parent / "fixtures"
 BOUND = 5e-2  # nats at T = 1: api.md
-NEEDS = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
+NEEDS = {"avx2", "fma"}
 
 
 def processor_flags():

@@ -6,6 +6,7 @@
  *   CPU_BLOCK_N weight columns of the gemm's register tile: 2 * CPU_BLOCK_N accumulators must fit the registers
  *   CPU_SINGLE_ROWS  batches up to this many rows go one row at a time (measured: where both take the same time)
  *   CPU_LIMBS   defined: the level has the products of cpu_kernels_limbs.h
+ *   CPU_PAIRS   defined: it has those of cpu_kernels_pairs.h
  *
  * A tile is two vectors wide (block_m = 2 * CPU_LANES), so that one broadcast weight feeds two multiply-adds. Tiles of
  * one row are in cpu_kernels_single.h.
@@ -383,6 +384,9 @@ static void find_above(const float *logits, int n_cols, int n_lanes, const float
 #ifdef CPU_LIMBS
 #    include "cpu/cpu_kernels_limbs.h"
 #endif
+#ifdef CPU_PAIRS
+#    include "cpu/cpu_kernels_pairs.h"
+#endif
 
 #define CPU_TABLE_(level) cpu_kernels_##level
 #define CPU_TABLE(level)  CPU_TABLE_(level)
@@ -400,6 +404,9 @@ const cpu_kernels CPU_TABLE(CPU_LEVEL) = {
 #ifdef CPU_LIMBS
     .product_limbs = &product_limbs,
     .product_fast = &product_fast,
+#endif
+#ifdef CPU_PAIRS
+    .product_fast = &product_pairs,
 #endif
     .gemm = gemm,
     .norm = norm,

@@ -158,6 +158,9 @@ static void single_scale_add(int n, float *acc, const float *factor, const float
 #ifdef CPU_LIMBS
 static const cpu_product single_product_limbs, single_product_fast; // cpu_kernels_limbs.h
 #endif
+#ifdef CPU_PAIRS
+static const cpu_product single_product_pairs; // cpu_kernels_pairs.h
+#endif
 
 static const cpu_kernels single = {
     .name = "single row",
@@ -168,6 +171,9 @@ static const cpu_kernels single = {
 #ifdef CPU_LIMBS
     .product_limbs = &single_product_limbs,
     .product_fast = &single_product_fast,
+#endif
+#ifdef CPU_PAIRS
+    .product_fast = &single_product_pairs,
 #endif
     .gemm = single_gemm,
     .norm = single_norm,

@@ -5,6 +5,7 @@
 #define CPU_LANES       8
 #define CPU_BLOCK_N     6
 #define CPU_SINGLE_ROWS 2
+#define CPU_PAIRS
 
 static _Bool supported(void) {
     // F16C came with Ivy Bridge and is in every processor that has FMA; clang 14 cannot ask for it.

@@ -6,6 +6,7 @@
 #define CPU_LANES       16
 #define CPU_BLOCK_N     12
 #define CPU_SINGLE_ROWS 4
+#define CPU_PAIRS
 
 static _Bool supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&

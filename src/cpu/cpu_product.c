@@ -5,18 +5,19 @@
  */
 #include "cpu/cpu_impl.h"
 
-const cpu_product *cpu_choose_product(const cpu_backend *cpu, const cpu_kernels *kernels, const cpu_matrix *w) {
-    if (w->format->bits == 0 || !kernels->product_limbs) return kernels->product;
+/// Of quantised weights by whole numbers; NULL: none.
+static const cpu_product *choose_limbs(const cpu_backend *cpu, const cpu_kernels *kernels) {
     return cpu->fast ? kernels->product_fast : kernels->product_limbs;
+}
+
+const cpu_product *cpu_choose_product(const cpu_backend *cpu, const cpu_kernels *kernels, const cpu_matrix *w) {
+    const cpu_product *limbs = choose_limbs(cpu, kernels);
+    return w->format->bits == 0 || !limbs ? kernels->product : limbs;
 }
 
 size_t cpu_product_panel_bytes(const cpu_backend *cpu, const cpu_matrix *w) {
     const cpu_product *product = cpu_choose_product(cpu, cpu->kernels, w);
     return product->panel_bytes ? product->panel_bytes(w) : 0;
-}
-
-static const cpu_product *choose_limbs(const cpu_backend *cpu, const cpu_kernels *kernels) {
-    return cpu->fast ? kernels->product_fast : kernels->product_limbs;
 }
 
 static size_t tile_acts_bytes(const cpu_product *product, int n_features) {

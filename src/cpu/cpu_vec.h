@@ -54,6 +54,38 @@ static inline vf vf_fma(vf a, vf b, vf c) {
 #endif
 }
 
+#if (defined(__AVX512BW__) && CPU_LANES == 16) || (defined(__AVX2__) && CPU_LANES == 8)
+typedef int16_t vh __attribute__((vector_size(4 * CPU_LANES), may_alias)); // two a lane
+
+static inline vh vh_set(int x) {
+    return (int16_t)x - (vh){0};
+}
+/// Bytes 0 and 2, and bytes 1 and 3, of each lane as numbers from 0 to 255.
+static inline vh pair_even(vi bytes) {
+    return (vh)(bytes & vi_set(0x00ff00ff));
+}
+static inline vh pair_odd(vi bytes) {
+    typedef uint16_t unsigned_vh __attribute__((vector_size(4 * CPU_LANES)));
+    return (vh)((unsigned_vh)bytes >> 8);
+}
+/// The sum of a lane's two products of 16-bit numbers.
+static inline vi vi_multiply_pairs(vi a, vi b) {
+#    if CPU_LANES == 16
+    return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#    else
+    return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#    endif
+}
+/// To the nearest whole number, ties to even.
+static inline vi vi_round(vf x) {
+#    if CPU_LANES == 16
+    return (vi)_mm512_cvtps_epi32((__m512)x);
+#    else
+    return (vi)_mm256_cvtps_epi32((__m256)x);
+#    endif
+}
+#endif
+
 static inline vf vf_select(vi mask, vf yes, vf no) {
     return (vf)((mask & (vi)yes) | (~mask & (vi)no));
 }
