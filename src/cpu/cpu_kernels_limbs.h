@@ -393,7 +393,6 @@ static inline __attribute__((always_inline)) void single_limbs_prepare(int n_lim
 }
 
 #define SINGLE_VECTORS (PACK_COLS / CPU_LANES)
-#define SINGLE_AHEAD   4096 // bytes
 
 /// One packed block's part of the chain's sums of all PACK_COLS columns.
 static inline __attribute__((always_inline)) void single_limbs_block(int n_limbs, int bits, const pack_format *f,

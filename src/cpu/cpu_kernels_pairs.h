@@ -284,7 +284,6 @@ static void single_pairs_prepare(const float *x, int n_in, void *memory) {
 }
 
 #define SINGLE_VECTORS (PACK_COLS / CPU_LANES)
-#define SINGLE_AHEAD   4096 // bytes
 
 /// One packed block's part of the chain's sums of all PACK_COLS columns.
 static inline __attribute__((always_inline)) void single_pairs_block(int bits, const pack_format *f,

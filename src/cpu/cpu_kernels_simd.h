@@ -56,8 +56,9 @@ static void gemm(const float *a, int n_k, const float *w, ptrdiff_t stride, int 
         int c = 0;
         for (; c + CPU_BLOCK_N <= n_cols; c += CPU_BLOCK_N)
             gemm_tile(ak, n, wk + c, stride, CPU_BLOCK_N, k == 0, out + c * BM);
-        for (; c + 2 <= n_cols; c += 2) // the tail of a matrix whose height is no multiple of the tile
-            gemm_tile(ak, n, wk + c, stride, 2, k == 0, out + c * BM);
+        // What is left of a height that is no multiple of the tile.
+        for (; c + 4 <= n_cols; c += 4) gemm_tile(ak, n, wk + c, stride, 4, k == 0, out + c * BM);
+        for (; c + 2 <= n_cols; c += 2) gemm_tile(ak, n, wk + c, stride, 2, k == 0, out + c * BM);
         if (c < n_cols) gemm_tile(ak, n, wk + c, stride, 1, k == 0, out + c * BM);
     }
 }

@@ -52,15 +52,106 @@ static void single_gemm(const float *a, int n_k, const float *w, ptrdiff_t strid
         single_chain(a + k, MIN(CPU_CHAIN, n_k - k), w + k * stride, stride, n_cols, k == 0, out);
 }
 
-/// Straight from the packed weights, one chain's at a time through L1.
-static void single_multiply(const cpu_matrix *w, int group, const void *panel, const void *acts, int first, int n_cols,
-                            float *out) {
-    (void)panel;
-    _Alignas(64) float weights[CPU_CHAIN * PACK_COLS], sums[PACK_COLS];
+// Vectors of columns that go through a chain of blocks together: enough to hide a multiply-add's latency, few enough
+// for their sums, scales, offsets and quants to stay in registers.
+#define SINGLE_STREAM 3
+#define SINGLE_AHEAD  4096 // bytes
+
+/// One packed block's part of a chain's sums, SINGLE_STREAM vectors of columns from c on. Weights are unpacked in
+/// registers, with unpack_block's arithmetic. Formats are either signed or have offsets.
+static inline __attribute__((always_inline)) void single_block(const pack_format *f, int bits, bool has_offset,
+                                                               const uint8_t *block, const float *a, int c,
+                                                               vf acc[SINGLE_STREAM]) {
+    const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
+    const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
+    const vi bias = vi_set(128), byte = vi_set(255);
+    const vf unit = vf_set(1.0f / (float)(1 << (8 - bits)));
+    for (int i = 0; i < per_block; i++) {
+        vf scale[SINGLE_STREAM], offset[SINGLE_STREAM];
+#pragma GCC unroll 3
+        for (int v = 0; v < SINGLE_STREAM; v++) {
+            const int at = i * PACK_COLS + c + v * CPU_LANES;
+            scale[v] = load_scales(scales, f->wide, at) * unit;
+            if (has_offset) offset[v] = load_scales(offsets, f->wide, at);
+        }
+        for (int s = i * steps; s < (i + 1) * steps; s++) {
+            vi q[SINGLE_STREAM];
+#pragma GCC unroll 3
+            for (int v = 0; v < SINGLE_STREAM; v++) q[v] = load_quants(block, bits, s, c + v * CPU_LANES);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                const vf ak = vf_set(a[4 * s + j]);
+#pragma GCC unroll 3
+                for (int v = 0; v < SINGLE_STREAM; v++) {
+                    vi u = (q[v] >> 8 * j) & byte;
+                    if (!has_offset) u -= bias;
+                    vf x = __builtin_convertvector(u, vf) * scale[v];
+                    if (has_offset) x += offset[v];
+                    acc[v] = vf_fma(ak, x, acc[v]);
+                }
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void single_columns(int bits, bool has_offset, const cpu_matrix *w,
+                                                                 int group, const float *a, float *sums) {
+    for (int k = 0; k < w->n_in; k += CPU_CHAIN) {
+        const int end = MIN(k + CPU_CHAIN, w->n_in);
+        // The next chain comes from memory: ask early, a page's end stops the hardware's own prefetching.
+        const uint8_t *from = pack_block(w, group, k / PACK_BLOCK) + SINGLE_AHEAD;
+        const uint8_t *to = pack_block(w, group, end / PACK_BLOCK) + SINGLE_AHEAD;
+        for (const uint8_t *line = from; line < to; line += 64) __builtin_prefetch(line);
+        for (int c = 0; c < PACK_COLS; c += SINGLE_STREAM * CPU_LANES) {
+            vf acc[SINGLE_STREAM];
+            for (int v = 0; v < SINGLE_STREAM; v++) acc[v] = vf_set(0.0f);
+            for (int i = k; i < end; i += PACK_BLOCK)
+                single_block(w->format, bits, has_offset, pack_block(w, group, i / PACK_BLOCK), a + i, c, acc);
+            for (int v = 0; v < SINGLE_STREAM; v++) {
+                float *at = sums + c + v * CPU_LANES;
+                if (k > 0) acc[v] += vf_load(at);
+                vf_store(at, acc[v]);
+            }
+        }
+    }
+}
+
+/// Plain numbers, one chain's at a time through L1.
+static void single_plain(const cpu_matrix *w, int group, const float *a, float *sums) {
+    _Alignas(64) float weights[CPU_CHAIN * PACK_COLS];
     for (int k = 0; k < w->n_in; k += CPU_CHAIN) {
         const int n = MIN(CPU_CHAIN, w->n_in - k);
         unpack_range(w, group, k, n, weights);
-        single_chain((const float *)acts + k, n, weights, PACK_COLS, PACK_COLS, k == 0, sums);
+        single_chain(a + k, n, weights, PACK_COLS, PACK_COLS, k == 0, sums);
+    }
+}
+
+static void single_multiply(const cpu_matrix *w, int group, const void *panel, const void *acts, int first, int n_cols,
+                            float *out) {
+    (void)panel;
+    _Alignas(64) float sums[PACK_COLS];
+    switch (w->format->bits * 2 + w->format->has_offset) {
+    case 4 * 2:
+        single_columns(4, false, w, group, acts, sums);
+        break;
+    case 4 * 2 + 1:
+        single_columns(4, true, w, group, acts, sums);
+        break;
+    case 5 * 2:
+        single_columns(5, false, w, group, acts, sums);
+        break;
+    case 5 * 2 + 1:
+        single_columns(5, true, w, group, acts, sums);
+        break;
+    case 6 * 2:
+        single_columns(6, false, w, group, acts, sums);
+        break;
+    case 8 * 2:
+        single_columns(8, false, w, group, acts, sums);
+        break;
+    default:
+        ASSERT(w->format->bits == 0);
+        single_plain(w, group, acts, sums);
     }
     memcpy(out, sums + first, (size_t)n_cols * sizeof *out);
 }
