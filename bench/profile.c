@@ -261,6 +261,7 @@ profile *profile_attach(backend *b) {
     p->ops.embed = embed;
     p->ops.norm = norm;
     p->ops.matmul = matmul;
+    p->ops.matmul_parts = NULL; // each weight has a row of its own
     p->ops.rope_table = rope_table;
     p->ops.rope = rope;
     p->ops.kv_write = kv_write;

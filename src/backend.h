@@ -51,6 +51,12 @@ typedef struct rope_params {
     double magnitude;       // cos and sin are multiplied by it (YaRN, LongRoPE); 1 otherwise
 } rope_params;
 
+/// One of several products of the same rows: out = x * w^T (+ bias).
+typedef struct matmul_part {
+    const backend_weight *w, *bias; // bias: or NULL
+    backend_buffer *out;
+} matmul_part;
+
 typedef struct attention_params {
     int n_head, n_head_kv, head_dim; // head h reads the keys of head h / (n_head / n_head_kv)
     float scale;                     // score = q.k * scale
@@ -106,6 +112,9 @@ typedef struct backend_ops {
     /// out[r][o] = sum_i x[r][i] * w[o][i] (+ bias[o])
     void (*matmul)(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                    backend_buffer *out);
+    /// The products of parts 0 … n_parts - 1 with the same rows (q, k and v; gate and up), the bits of matmul. NULL:
+    /// the device gains nothing by having them at once.
+    void (*matmul_parts)(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n_rows);
     /// table: a buffer of n_rot features, filled with cos and sin for the rows' positions. Angles in double.
     void (*rope_table)(backend *b, const rope_params *rope, const token_batch *batch, backend_buffer *table);
     /// Rotates n_head heads of head_dim features in place.

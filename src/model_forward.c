@@ -67,6 +67,15 @@ no_memory:
     return NULL;
 }
 
+/// Products of the same rows, at once where the device has that.
+static void multiply_parts(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n) {
+    if (b->ops->matmul_parts) {
+        b->ops->matmul_parts(b, x, parts, n_parts, n);
+        return;
+    }
+    for (int i = 0; i < n_parts; i++) b->ops->matmul(b, x, parts[i].w, parts[i].bias, n, parts[i].out);
+}
+
 /// part = attention over what the sequence has seen: [n, n_embd]
 static void attention_half(forward_state *s, const model_layer *layer, backend_kv *kv, const token_batch *batch) {
     backend *b = s->b;
@@ -74,9 +83,10 @@ static void attention_half(forward_state *s, const model_layer *layer, backend_k
     const model_hparams *hp = &s->m->hp;
     const int n = batch->n_tokens;
     op->norm(b, s->x, layer->attn_norm, layer->attn_norm_b, hp->norm_eps, n, 1, s->normed);
-    op->matmul(b, s->normed, layer->attn_q, layer->attn_q_b, n, s->q);
-    op->matmul(b, s->normed, layer->attn_k, layer->attn_k_b, n, s->k);
-    op->matmul(b, s->normed, layer->attn_v, layer->attn_v_b, n, s->v);
+    const matmul_part qkv[] = {{layer->attn_q, layer->attn_q_b, s->q},
+                               {layer->attn_k, layer->attn_k_b, s->k},
+                               {layer->attn_v, layer->attn_v_b, s->v}};
+    multiply_parts(b, s->normed, qkv, 3, n);
     if (layer->attn_q_norm) {
         op->norm(b, s->q, layer->attn_q_norm, NULL, hp->norm_eps, n, hp->n_head, s->q);
         op->norm(b, s->k, layer->attn_k_norm, NULL, hp->norm_eps, n, hp->n_head_kv, s->k);
@@ -106,10 +116,10 @@ static void ffn_half(forward_state *s, const model_layer *layer, int n) {
     const float eps = s->m->hp.norm_eps;
     const activation act = s->m->arch->act;
     op->norm(b, s->x, layer->ffn_norm, layer->ffn_norm_b, eps, n, 1, s->normed);
-    op->matmul(b, s->normed, layer->ffn_up, layer->ffn_up_b, n, s->up);
+    const matmul_part up_gate[] = {{layer->ffn_up, layer->ffn_up_b, s->up}, {layer->ffn_gate, NULL, s->gate}};
+    multiply_parts(b, s->normed, up_gate, layer->ffn_gate ? 2 : 1, n);
     backend_buffer *inner = s->up;
     if (layer->ffn_gate) {
-        op->matmul(b, s->normed, layer->ffn_gate, NULL, n, s->gate);
         op->glu(b, act, n, s->gate, s->up);
         inner = s->gate;
     } else {

@@ -388,6 +388,7 @@ static const backend_ops cpu_ops = {
     .embed = embed,
     .norm = norm,
     .matmul = cpu_matmul,
+    .matmul_parts = cpu_matmul_parts,
     .rope_table = rope_table,
     .rope = rope,
     .kv_write = cpu_kv_write,

@@ -110,6 +110,7 @@ const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const
                              const backend_buffer *x, int n_rows, size_t *tile_bytes);
 void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                 backend_buffer *out);
+void cpu_matmul_parts(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n_rows);
 
 // cpu_attention.c
 void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,

@@ -81,27 +81,29 @@ const void *cpu_prepare_acts(cpu_backend *cpu, const cpu_kernels *kernels, const
     return cpu->acts;
 }
 
+/// Products of one kind with the same rows. Groups are counted over all parts.
 typedef struct matmul_job {
     const cpu_backend *cpu;
     const cpu_kernels *kernels;
     const cpu_product *product;
-    const cpu_matrix *w;
-    const float *bias;
+    const matmul_part *parts;
     const uint8_t *acts;
     size_t tile_bytes;
     int n_tiles, chunk;        // tiles in all, and of one item
     int n_groups, group_chunk; // the same of groups
-    backend_buffer *out;
 } matmul_job;
 
 static void matmul_group(const matmul_job *job, int group, int first_tile, int end_tile, int thread) {
-    const int col = group * PACK_COLS, n_cols = MIN(PACK_COLS, job->w->n_out - col);
+    const matmul_part *part = job->parts;
+    for (; group >= cpu_matrix_groups(&part->w->matrix); part++) group -= cpu_matrix_groups(&part->w->matrix);
+    const cpu_matrix *w = &part->w->matrix;
+    const int col = group * PACK_COLS, n_cols = MIN(PACK_COLS, w->n_out - col);
     void *panel = job->cpu->scratch[thread].panel;
-    if (job->product->unpack) job->product->unpack(job->w, group, panel);
+    if (job->product->unpack) job->product->unpack(w, group, panel);
     for (int tile = first_tile; tile < end_tile; tile++) {
-        float *out = cpu_tile(job->out, tile) + (size_t)col * (size_t)job->out->bm;
-        job->product->multiply(job->w, group, panel, job->acts + (size_t)tile * job->tile_bytes, 0, n_cols, out);
-        if (job->bias) job->kernels->add_scalar(n_cols, out, job->bias + col);
+        float *out = cpu_tile(part->out, tile) + (size_t)col * (size_t)part->out->bm;
+        job->product->multiply(w, group, panel, job->acts + (size_t)tile * job->tile_bytes, 0, n_cols, out);
+        if (part->bias) job->kernels->add_scalar(n_cols, out, part->bias->vector + col);
     }
 }
 
@@ -113,25 +115,43 @@ static void matmul_item(void *context, int item, int thread) {
         matmul_group(job, group, first_tile, MIN(first_tile + job->chunk, job->n_tiles), thread);
 }
 
-void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
-                backend_buffer *out) {
-    ASSERT(x->n_features == w->n_in && out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
+static void run_parts(cpu_backend *cpu, const cpu_product *product, const backend_buffer *x, const matmul_part *parts,
+                      int n_parts, int n_rows) {
     // Tiles: even shares, but unpacking is worth a few tiles. Single rows: long runs of groups, since two threads that
     // take turns in one stream halve its speed (each prefetches what the other will read).
     enum { ITEMS_PER_THREAD = 8, FEWEST_TILES = 4, STREAMS_PER_THREAD = 4, FEWEST_GROUPS = 16 };
-    cpu_backend *cpu = cpu_of(b);
     const cpu_kernels *kernels = cpu_kernels_for(cpu, n_rows);
-    matmul_job job = {.cpu = cpu, .kernels = kernels, .w = &w->matrix, .out = out};
-    job.bias = bias ? bias->vector : NULL;
-    job.product = cpu_choose_product(cpu, kernels, &w->matrix);
+    const int n_threads = cpu->base.n_threads;
+    matmul_job job = {.cpu = cpu, .kernels = kernels, .product = product, .parts = parts};
     job.n_tiles = cpu_n_tiles(kernels, n_rows);
-    job.n_groups = cpu_matrix_groups(&w->matrix);
-    const int share = (job.n_groups + b->n_threads - 1) / b->n_threads; // of a thread
+    job.acts = cpu_prepare_acts(cpu, kernels, product, x, n_rows, &job.tile_bytes);
+    for (int i = 0; i < n_parts; i++) {
+        const backend_weight *w = parts[i].w, *bias = parts[i].bias;
+        ASSERT(x->n_features == w->n_in && parts[i].out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
+        job.n_groups += cpu_matrix_groups(&w->matrix);
+        cpu_will_write(cpu, parts[i].out, kernels);
+    }
+    const int share = (job.n_groups + n_threads - 1) / n_threads; // of a thread
     job.group_chunk = kernels->block_m == 1 ? MIN(share, MAX(FEWEST_GROUPS, share / STREAMS_PER_THREAD)) : 1;
     const int n_group_items = (job.n_groups + job.group_chunk - 1) / job.group_chunk;
-    const int wanted = (b->n_threads * ITEMS_PER_THREAD + job.n_groups - 1) / job.n_groups; // runs of tiles
+    const int wanted = (n_threads * ITEMS_PER_THREAD + job.n_groups - 1) / job.n_groups; // runs of tiles
     job.chunk = MAX(MIN(FEWEST_TILES, job.n_tiles), job.n_tiles / wanted);
-    job.acts = cpu_prepare_acts(cpu, kernels, job.product, x, n_rows, &job.tile_bytes);
-    cpu_will_write(cpu, out, kernels);
     cpu_pool_run(cpu->pool, matmul_item, &job, n_group_items * ((job.n_tiles + job.chunk - 1) / job.chunk));
+}
+
+void cpu_matmul_parts(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n_rows) {
+    cpu_backend *cpu = cpu_of(b);
+    const cpu_kernels *kernels = cpu_kernels_for(cpu, n_rows);
+    for (int first = 0, end; first < n_parts; first = end) { // runs of parts that want the same product
+        const cpu_product *product = cpu_choose_product(cpu, kernels, &parts[first].w->matrix);
+        for (end = first + 1; end < n_parts; end++)
+            if (cpu_choose_product(cpu, kernels, &parts[end].w->matrix) != product) break;
+        run_parts(cpu, product, x, parts + first, end - first, n_rows);
+    }
+}
+
+void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
+                backend_buffer *out) {
+    const matmul_part part = {w, bias, out};
+    cpu_matmul_parts(b, x, &part, 1, n_rows);
 }

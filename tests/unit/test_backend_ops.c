@@ -642,6 +642,51 @@ static void test_quantised_matmul(void **state) {
     end_backend(reference);
 }
 
+/// Several products of the same rows at once give the bits of each alone: parts of other formats, sizes and products.
+static void test_matmul_parts(void **state) {
+    (void)state;
+    enum { N_PARTS = 4, MOST_ROWS = 40, N_IN = 256 };
+    static const uint32_t types[N_PARTS] = {3 /* Q4_1 */, 8 /* Q8_0 */, 1 /* F16 */, 14 /* Q6_K */};
+    static const int n_out[N_PARTS] = {200, 48, 51, 1}, n_rows[] = {1, 5, MOST_ROWS};
+    float *x = random_floats(MOST_ROWS * N_IN, 1.0f), *bias_values = random_floats(200, 1.0f);
+    gguf_tensor tensors[N_PARTS];
+    for (int i = 0; i < N_PARTS; i++) tensors[i] = random_blocks(quant_find(types[i]), n_out[i], N_IN);
+    for (int level = 0; level < 2 * n_tested; level++) {
+        backend *b = make_precision(tested[level / 2], 1 + level % 3, level % 2 ? "fast" : "exact");
+        if (!b || !b->ops->matmul_parts) {
+            if (b) end_backend(b);
+            continue;
+        }
+        backend_weight *bias = weight(b, vector(bias_values, n_out[0]));
+        for (size_t n = 0; n < ARRAY_LEN(n_rows); n++) {
+            backend_buffer *in = upload(b, x, n_rows[n], N_IN), *alone[N_PARTS];
+            matmul_part parts[N_PARTS];
+            for (int i = 0; i < N_PARTS; i++) {
+                alone[i] = b->ops->buffer_create(b, n_rows[n], n_out[i]);
+                parts[i] = (matmul_part){weight(b, tensors[i]), i == 0 ? bias : NULL,
+                                         b->ops->buffer_create(b, n_rows[n], n_out[i])};
+                b->ops->matmul(b, in, parts[i].w, parts[i].bias, n_rows[n], alone[i]);
+            }
+            b->ops->matmul_parts(b, in, parts, N_PARTS, n_rows[n]);
+            for (int i = 0; i < N_PARTS; i++) {
+                float *got = download(b, parts[i].out, n_rows[n], n_out[i]);
+                float *want = download(b, alone[i], n_rows[n], n_out[i]);
+                if (memcmp(got, want, (size_t)(n_rows[n] * n_out[i]) * sizeof *got) != 0)
+                    fail_msg("%s, %d rows: part %d has other bits than alone", tested[level / 2], n_rows[n], i);
+                free(got), free(want);
+                b->ops->buffer_destroy(b, alone[i]);
+                b->ops->buffer_destroy(b, parts[i].out);
+                b->ops->weight_destroy(b, (backend_weight *)(uintptr_t)parts[i].w);
+            }
+            b->ops->buffer_destroy(b, in);
+        }
+        b->ops->weight_destroy(b, bias);
+        end_backend(b);
+    }
+    for (int i = 0; i < N_PARTS; i++) free((void *)(uintptr_t)tensors[i].data);
+    free(x), free(bias_values);
+}
+
 /// What is not a finite number in an activation must not become one.
 static void test_quantised_poison(void **state) {
     (void)state;
@@ -724,6 +769,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_project_minus_infinity),
         cmocka_unit_test(test_project_nan_part),
         cmocka_unit_test(test_quantised_matmul),
+        cmocka_unit_test(test_matmul_parts),
         cmocka_unit_test(test_quantised_poison),
     };
     const struct CMUnitTest cpu_tests[] = {
