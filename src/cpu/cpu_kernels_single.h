@@ -85,11 +85,8 @@ static inline __attribute__((always_inline)) void single_block(const pack_format
                 for (int v = 0; v < SINGLE_STREAM; v++) {
                     vi u = (q[v] >> 8 * j) & byte;
                     if (!has_offset) u -= bias;
-                    vf x = __builtin_convertvector(u, vf);
-                    if (has_offset)
-                        x = vf_fma(x, scale[v], offset[v]);
-                    else
-                        x *= scale[v];
+                    vf x = __builtin_convertvector(u, vf) * scale[v];
+                    if (has_offset) x += offset[v];
                     acc[v] = vf_fma(ak, x, acc[v]);
                 }
             }
@@ -99,8 +96,8 @@ static inline __attribute__((always_inline)) void single_block(const pack_format
 
 static inline __attribute__((always_inline)) void single_columns(int bits, bool has_offset, const cpu_matrix *w,
                                                                  int group, const float *a, float *sums) {
-    for (int k = 0; k < w->n_in; k += w->n_in) {
-        const int end = w->n_in;
+    for (int k = 0; k < w->n_in; k += CPU_CHAIN) {
+        const int end = MIN(k + CPU_CHAIN, w->n_in);
         // The next chain comes from memory: ask early, a page's end stops the hardware's own prefetching.
         const uint8_t *from = pack_block(w, group, k / PACK_BLOCK) + SINGLE_AHEAD;
         const uint8_t *to = pack_block(w, group, end / PACK_BLOCK) + SINGLE_AHEAD;
