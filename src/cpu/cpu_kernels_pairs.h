@@ -131,14 +131,9 @@ static inline __attribute__((always_inline)) void unpack_pairs(const uint8_t *bl
 static void pairs_unpack(const cpu_matrix *w, int group, void *memory) {
     const pair_panel panel = view_panel(w, memory);
     const pack_format *f = w->format;
-    const int n = pack_scales_per_block(f) * PACK_COLS;
     for (int b = 0; b < w->n_in / PACK_BLOCK; b++) {
-        const uint8_t *block = pack_block(w, group, b), *scales = block + pack_scales_at(f);
-        for (int i = 0; i < n; i += CPU_LANES) {
-            vf_store(panel.scales + (ptrdiff_t)b * n + i, load_scales(scales, f->wide, i));
-            if (f->has_offset)
-                vf_store(panel.offsets + (ptrdiff_t)b * n + i, load_scales(scales + pack_scales_bytes(f), f->wide, i));
-        }
+        const uint8_t *block = pack_block(w, group, b);
+        unpack_scales(f, block, b, panel.scales, panel.offsets);
         int32_t *words = panel.words + (ptrdiff_t)b * (PACK_BLOCK / 2) * PACK_COLS;
         switch (f->bits) {
         case 4:

@@ -81,6 +81,17 @@ static inline vf load_scales(const uint8_t *at, bool wide, int c) {
 #endif
 }
 
+/// Scales of block b of a group, and offsets where there are any, widened to their places among those of all blocks.
+static inline void unpack_scales(const pack_format *f, const uint8_t *block, int b, float *scales, float *offsets) {
+    const uint8_t *from = block + pack_scales_at(f);
+    const int n = pack_scales_per_block(f) * PACK_COLS;
+    for (int i = 0; i < n; i += CPU_LANES) {
+        vf_store(scales + (ptrdiff_t)b * n + i, load_scales(from, f->wide, i));
+        if (f->has_offset)
+            vf_store(offsets + (ptrdiff_t)b * n + i, load_scales(from + pack_scales_bytes(f), f->wide, i));
+    }
+}
+
 /// Stored quants of k-step `step` of a packed block, columns c …: one byte each, in its top `bits` bits.
 static inline __attribute__((always_inline)) vi load_quants(const uint8_t *block, int bits, int step, int c) {
     const uint8_t *words = block + (ptrdiff_t)sizeof(int32_t) * (step / (bits == 8 ? 1 : 2) * PACK_COLS + c);
