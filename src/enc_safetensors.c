@@ -14,6 +14,7 @@ typedef enum dim { NONE = 0, TOKENS, POSITIONS, TEMPERATURES, ENTRY_VALUES, VOCA
 enum {
     FULL,
     TOKEN_IDS,
+    OFFSETS,
     POSITION,
     LOGSUMEXP,
     ENTROPY,
@@ -35,6 +36,7 @@ static const struct kind {
 } kinds[N_KINDS] = {
     [FULL] = {"", VALUES, false, {POSITIONS, ENTRY_VALUES, VOCAB}},
     [TOKEN_IDS] = {"tokens", IDS, false, {TOKENS}},
+    [OFFSETS] = {"offsets", IDS, false, {TOKENS}},
     [POSITION] = {"positions", IDS, false, {POSITIONS}},
     [LOGSUMEXP] = {"logsumexp", STATS, true, {POSITIONS, TEMPERATURES}},
     [ENTROPY] = {"entropy", STATS, true, {POSITIONS, TEMPERATURES}},
@@ -74,6 +76,7 @@ static uint64_t dim_size(const enc_source *s, int iprompt, dim d) {
 /// Values of one row: all dimensions but the first. 0: the tensor is left out.
 static size_t row_values(const enc_source *s, const struct kind *k) {
     if (k->is_stat && !s->request->stats) return 0;
+    if (k == &kinds[OFFSETS] && !s->request->offsets[0]) return 0; // prompts are all of text or all of ids
     return (size_t)(dim_size(s, 0, k->dims[1]) * dim_size(s, 0, k->dims[2])); // neither depends on the prompt
 }
 
@@ -234,9 +237,11 @@ static enc_step next_piece(enc_safetensors *e, buffer *out) {
     }
     if (e->iprompt == r->n_prompts) return ENC_END;
     const size_t n_values = row_values(s, &kinds[e->itensor]);
-    if (n_values && e->itensor == TOKEN_IDS) {
+    if (n_values && (e->itensor == TOKEN_IDS || e->itensor == OFFSETS)) {
         const logitd_prompt *p = &r->prompts[e->iprompt];
-        buffer_append(out, p->tokens, (size_t)p->n_tokens * sizeof *p->tokens);
+        const void *data = p->tokens;
+        if (e->itensor == OFFSETS) data = s->request->offsets[e->iprompt]; // UINT32_MAX is read as -1
+        buffer_append(out, data, (size_t)p->n_tokens * sizeof *p->tokens);
     } else if (n_values) {
         enc_step step = put_rows(e, n_values, out);
         if (step != ENC_END) return step;

@@ -7,6 +7,7 @@
  *
  *   prompt.{i}.{v}                      [P,T,V]    of a full request
  *   prompt.{i}.tokens                   [n]    i32
+ *   prompt.{i}.offsets                  [n]    i32    first byte in the text, -1 for a BOS; of prompts that are text
  *   prompt.{i}.positions                [P]    i32
  *   prompt.{i}.logsumexp .entropy .varentropy .next_logprob   [P,T] f32    unless stats is false
  *   prompt.{i}.next_rank                [P]    i32                         unless stats is false

@@ -3,7 +3,8 @@
  *
  *   json         {"object":"vocab","model":{…},"tokens":[{"id":0,"text":"…","bytes":[…]},…]}     streamed
  *   safetensors  bytes u8 [n], bytes_offsets i64 [n_vocab + 1]: token i is bytes[offsets[i]:offsets[i + 1]];
- *                text and text_offsets the same in valid UTF-8; metadata `model`
+ *                text and text_offsets the same in valid UTF-8; control u8 [n_vocab]: 1 for control
+ *                tokens, which are no text; metadata `model`
  *
  * State of an exchange in JSON: a vocab_reply, freed by finish. A safetensors reply is some megabytes and is made
  * whole.
@@ -64,6 +65,11 @@ static void put_text(const tokenizer *t, int32_t id, buffer *out) {
     utf8_append_lossy(out, bytes.data, bytes.len);
 }
 
+static void put_is_control(const tokenizer *t, int32_t id, buffer *out) {
+    const uint8_t is_control = tokenizer_kind(t, id) == TOKEN_CONTROL;
+    buffer_append(out, &is_control, 1);
+}
+
 /// What `put` appends for every token, and where each begins: [n_vocab + 1].
 static void join(const tokenizer *t, void (*put)(const tokenizer *t, int32_t id, buffer *out), buffer *joined,
                  buffer *offsets) {
@@ -90,9 +96,11 @@ static http_step reply_safetensors(http_exchange *x) {
     } parts[] = {{"bytes_offsets", TENSOR_I64, {0}}, // those with the wider values first, so that all are aligned
                  {"text_offsets", TENSOR_I64, {0}},
                  {"bytes", TENSOR_U8, {0}},
-                 {"text", TENSOR_U8, {0}}};
+                 {"text", TENSOR_U8, {0}},
+                 {"control", TENSOR_U8, {0}}};
     join(t, put_bytes, &parts[2].data, &parts[0].data);
     join(t, put_text, &parts[3].data, &parts[1].data);
+    for (int32_t id = 0; id < tokenizer_n_vocab(t); id++) put_is_control(t, id, &parts[4].data);
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
         const uint64_t n = parts[i].type == TENSOR_I64 ? n_offsets : parts[i].data.len;
         safetensors_put_tensor(&head, parts[i].name, parts[i].type, &n, 1);

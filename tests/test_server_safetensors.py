@@ -51,8 +51,9 @@ def check_prompt(tensors, result, i, values, n_listed, n_top):
     entry_shape = lambda width: [n, width] if values == "logit" else [n, n_t, width]  # noqa: E731
     entries = lambda key: float32([np.array([e[values] for e in row[key]]).T for row in rows])  # noqa: E731
     get = lambda name: tensors[f"prompt.{i}.{name}"]  # noqa: E731
-    names = {"tokens", "positions", "logsumexp", "entropy", "varentropy", "next_logprob", "next_rank"}
+    names = {"tokens", "offsets", "positions", "logsumexp", "entropy", "varentropy", "next_logprob", "next_rank"}
     assert_same(get("tokens"), np.array([t["id"] for t in result["tokens"]], np.int32), [len(result["tokens"])])
+    assert_same(get("offsets"), np.array([t["offset"] for t in result["tokens"]], np.int32), [len(result["tokens"])])
     assert_same(get("positions"), np.array([row["position"] for row in rows], np.int32), [n])
     for name in ("logsumexp", "entropy", "varentropy"):
         assert_same(get(name), float32([row[name] for row in rows]), [n, n_t])
@@ -93,7 +94,7 @@ def test_full(server, values, dtype):
         assert_same(got, wanted, [3, 49152] if values == "logit" else [3, 3, 49152])
         assert f"prompt.{i}.top_id" not in tensors
     assert {name.split(".")[2] for name in tensors} == {
-        "tokens", "positions", "logsumexp", "entropy", "varentropy", "next_logprob", "next_rank"}  # fmt: skip
+        "tokens", "offsets", "positions", "logsumexp", "entropy", "varentropy", "next_logprob", "next_rank"}  # fmt: skip
 
 
 def test_float16_is_of_the_big_values(server):
@@ -115,10 +116,21 @@ def test_float16_is_of_the_big_values(server):
 
 def test_what_is_not_asked_is_left_out(server):
     tensors, _ = ask(server, prompt="The cat", stats=False, top_n=0)
-    assert set(tensors) == {"prompt.0.tokens", "prompt.0.positions"}
+    assert set(tensors) == {"prompt.0.tokens", "prompt.0.offsets", "prompt.0.positions"}
     tensors, metadata = ask(server, prompt=["The cat", "x"], positions=[], top_n=2)
     assert tensors["prompt.0.positions"].shape == (0,) and tensors["prompt.1.top_logprob"].shape == (0, 1, 2)
     assert tensors["prompt.0.tokens"].tolist() == [504, 2644] and metadata["usage"] == {"prompt_tokens": 3, "positions": 0}
+
+
+def test_offsets(server):
+    """-1 for a BOS, and none at all where prompts are ids."""
+    tensors, _ = ask(server, prompt=["aé b", "x"], add_bos=True, top_n=0, stats=False)
+    assert tensors["prompt.0.offsets"].dtype == np.int32 and tensors["prompt.1.offsets"].tolist() == [-1, 0]
+    wanted = server.distribution(prompt="aé b", add_bos=True, top_n=0)["results"][0]["tokens"]
+    assert tensors["prompt.0.offsets"].tolist() == [-1] + [token["offset"] for token in wanted[1:]]
+    assert wanted[0]["offset"] is None and wanted[-1]["offset"] == 3
+    tensors, _ = ask(server, prompt=[504, 2644], top_n=0, stats=False)
+    assert set(tensors) == {"prompt.0.tokens", "prompt.0.positions"}
 
 
 def test_order_of_the_file(server, tmp_path):
@@ -128,7 +140,7 @@ def test_order_of_the_file(server, tmp_path):
     head = json.loads(reply.body[8 : 8 + size])
     del head["__metadata__"]
     order = sorted(head, key=lambda name: head[name]["data_offsets"])
-    assert order[0] == "prompt.0.logprob" and order[7 + 1] == "prompt.1.logprob" and list(head) == order
+    assert order[0] == "prompt.0.logprob" and order[8 + 1] == "prompt.1.logprob" and list(head) == order
     (tmp_path / "reply.safetensors").write_bytes(reply.body)
     with safetensors.safe_open(tmp_path / "reply.safetensors", "numpy") as file:
         assert set(file.keys()) == set(order) and json.loads(file.metadata()["temperatures"]) == [1]

@@ -52,7 +52,7 @@ def test_safetensors(vocab_server, tokens):
     assert reply.status == 200 and reply.headers["Content-Type"] == MEDIA_TYPE
     assert int(reply.headers["Content-Length"]) == len(reply.body)
     arrays = load(reply.body)
-    assert set(arrays) == {"bytes", "bytes_offsets", "text", "text_offsets"}
+    assert set(arrays) == {"bytes", "bytes_offsets", "text", "text_offsets", "control"}
     for name in ("bytes", "text"):
         data, offsets = arrays[name].tobytes(), arrays[f"{name}_offsets"]
         assert arrays[name].dtype == np.uint8 and offsets.dtype == np.int64
@@ -60,6 +60,19 @@ def test_safetensors(vocab_server, tokens):
         for i, token in enumerate(tokens):
             piece = data[offsets[i] : offsets[i + 1]]
             assert piece == (bytes(token["bytes"]) if name == "bytes" else token["text"].encode())
+
+
+def test_control_tokens_are_those_read_only_where_asked(vocab_server, tokens):
+    """A control token's name is that token in text only with `special`."""
+    arrays = load(vocab_server.get("/vocab?format=safetensors").body)
+    control = arrays["control"]
+    assert control.dtype == np.uint8 and control.shape == (len(tokens),) and set(control.tolist()) == {0, 1}
+    encode = lambda text, special: [  # noqa: E731
+        t["id"] for t in vocab_server.post("/tokenize", {"text": text, "special": special, "add_bos": False}).json()["tokens"]]
+    for i in np.flatnonzero(control)[:8].tolist():
+        assert encode(tokens[i]["text"], True) == [i] and encode(tokens[i]["text"], False) != [i]
+    for i in (500, 1000, len(tokens) // 2):
+        assert not control[i]
 
 
 def test_the_query_wins_over_accept(server):
