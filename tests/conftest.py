@@ -12,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "oracle"))  # arch_models, stats
+sys.path.insert(0, str(ROOT / "python"))  # the client
 
 from serving import Server  # noqa: E402  (after the path)
 
