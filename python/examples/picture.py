@@ -12,6 +12,7 @@ import argparse
 import html
 import json
 import math
+import pathlib
 import urllib.request
 
 TEXT = (
@@ -34,16 +35,17 @@ def ask(url, text):
 
 
 def colour(value, largest):
+    """Fill and ink of a value."""
     x = min(max(value / largest, 0.0), 1.0) * (len(SCALE) - 1)
     i = min(int(x), len(SCALE) - 2)
-    rgb = [round(a + (b - a) * (x - i)) for a, b in zip(SCALE[i], SCALE[i + 1])]
+    rgb = [round(a + (b - a) * (x - i)) for a, b in zip(SCALE[i], SCALE[i + 1], strict=True)]
     return "#%02x%02x%02x" % tuple(rgb), "#ffffff" if x > 3.0 else "#1b1b1b"
 
 
 def draw_tokens(tokens, surprisals, largest):
     """SVG of the coloured tokens, and the height they take."""
     out, x, y = [], MARGIN, 90
-    for token, surprisal in zip(tokens, surprisals):
+    for token, surprisal in zip(tokens, surprisals, strict=True):
         shown = token["text"].replace("\n", "⏎").replace(" ", "·")
         width = CHAR * len(shown) + 6
         if x + width > WIDTH - MARGIN:
@@ -77,18 +79,25 @@ def draw_chart(box, title, series, x_label, marks=(), y_max=None):
         out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{y1 * k / 4:.1f}</text>')
     for mark in marks:
         x = at(mark, 0)[0]
-        out.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + height}" stroke="#999" stroke-dasharray="3 3"/>')
+        out.append(
+            f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + height}" stroke="#999" stroke-dasharray="3 3"/>'
+        )
         out.append(f'<text x="{x:.1f}" y="{top + height + 15}" class="tick" text-anchor="middle">{mark:g}</text>')
     for k, (name, stroke, line) in enumerate(series):
         path = " ".join("%.1f,%.1f" % at(x, y) for x, y in line)
         out.append(f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="2"/>')
-        out.append(f'<text x="{left + width - 4}" y="{top + height - 26 + 16 * k}" class="tick" text-anchor="end" style="fill:{stroke}">'
-                   f"{html.escape(name)}</text>")
-    out.append(f'<text x="{left + width / 2}" y="{top + height + 30}" class="tick" text-anchor="middle">{x_label}</text>')
+        out.append(
+            f'<text x="{left + width - 4}" y="{top + height - 26 + 16 * k}" class="tick" text-anchor="end" style="fill:{stroke}">'
+            f"{html.escape(name)}</text>"
+        )
+    out.append(
+        f'<text x="{left + width / 2}" y="{top + height + 30}" class="tick" text-anchor="middle">{x_label}</text>'
+    )
     return out
 
 
 def picture(url, text):
+    """The SVG."""
     answer, one = ask(url, text), TEMPERATURES.index(1.0)
     result = answer["results"][0]
     positions = result["positions"]
@@ -97,35 +106,50 @@ def picture(url, text):
     top, half = y + 40, (WIDTH - 3 * MARGIN - 60) / 2
     entropy = [(i, p["entropy"][one]) for i, p in enumerate(positions)]
     sweep = [(s["temperature"], s["mean_entropy"], s["cross_entropy"]) for s in result["summary"]]
-    parts = draw_chart((MARGIN + 30, top, half, 130), "Entropy after each token (nats, T = 1)",
-                       [("", "#08519c", entropy)], "token")
-    parts += draw_chart((2 * MARGIN + half + 60, top, half, 130), "The same text at 32 temperatures",
-                        [("cross-entropy", "#99340a", [(t, c) for t, _, c in sweep]),
-                         ("mean entropy", "#08519c", [(t, e) for t, e, _ in sweep])],
-                        "temperature", marks=(0.5, 1, 2, 3), y_max=math.log(answer["model"]["n_vocab"]))
+    parts = draw_chart(
+        (MARGIN + 30, top, half, 130), "Entropy after each token (nats, T = 1)", [("", "#08519c", entropy)], "token"
+    )
+    parts += draw_chart(
+        (2 * MARGIN + half + 60, top, half, 130),
+        "The same text at 32 temperatures",
+        [
+            ("cross-entropy", "#99340a", [(t, c) for t, _, c in sweep]),
+            ("mean entropy", "#08519c", [(t, e) for t, e, _ in sweep]),
+        ],
+        "temperature",
+        marks=(0.5, 1, 2, 3),
+        y_max=math.log(answer["model"]["n_vocab"]),
+    )
     model = answer["model"]["name"]
-    head = (f"{len(positions)} positions × {len(TEMPERATURES)} temperatures × {answer['model']['n_vocab']:,} tokens "
-            f"in one pass of {answer['timing_ms']['compute']:.0f} ms")
+    head = (
+        f"{len(positions)} positions × {len(TEMPERATURES)} temperatures × {answer['model']['n_vocab']:,} tokens "
+        f"in one pass of {answer['timing_ms']['compute']:.0f} ms"
+    )
     height = top + 190
     return "\n".join(
-        [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
-         "<style>.mono{font:15px 'DejaVu Sans Mono',Menlo,Consolas,monospace}.head{font:600 14px sans-serif;fill:#1b1b1b}"
-         ".tick{font:12px sans-serif;fill:#555}</style>",
-         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
-         f'<text x="{MARGIN}" y="30" class="head">Surprisal of each token (white 0, dark 12 nats and more)</text>',
-         f'<text x="{MARGIN}" y="49" class="tick">{html.escape(model)}: {head}</text>',
-         *tokens, *parts, "</svg>\n"])
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
+            "<style>.mono{font:15px 'DejaVu Sans Mono',Menlo,Consolas,monospace}.head{font:600 14px sans-serif;fill:#1b1b1b}"
+            ".tick{font:12px sans-serif;fill:#555}</style>",
+            f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
+            f'<text x="{MARGIN}" y="30" class="head">Surprisal of each token (white 0, dark 12 nats and more)</text>',
+            f'<text x="{MARGIN}" y="49" class="tick">{html.escape(model)}: {head}</text>',
+            *tokens,
+            *parts,
+            "</svg>\n",
+        ]
+    )
 
 
 def main():
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--text", help="a file; default: a short text of its own")
     parser.add_argument("--out", default="picture.svg")
     args = parser.parse_args()
-    text = open(args.text, encoding="utf-8").read() if args.text else TEXT
-    with open(args.out, "w", encoding="utf-8") as out:
-        out.write(picture(args.url, text))
+    text = pathlib.Path(args.text).read_text(encoding="utf-8") if args.text else TEXT
+    pathlib.Path(args.out).write_text(picture(args.url, text), encoding="utf-8")
     print(args.out)
 
 

@@ -58,10 +58,10 @@ def legend(dist: Distribution, shown: Heat, temperature: float | None) -> str:
     t = dist.temperatures[dist.temperature_index(temperature)]
     ends = [number(shown.by, value) for value in (shown.low, shown.high)]
     gradient = f"linear-gradient(to right,rgba({HUE},0),rgba({HUE},{MOST_OPAQUE}))"
-    what = f"{NAMES[shown.by]} {UNITS[shown.by]}".rstrip()
+    unit = f" {UNITS[shown.by]}".rstrip()
     return (
-        f'<div class="logitd-legend">{what} {ends[0]}<span style="background:{gradient}"></span>{ends[1]}'
-        f" · T = {t:g} · {html.escape(str(dist.model['name']))}</div>"
+        f'<div class="logitd-legend">{NAMES[shown.by]} {ends[0]}<span style="background:{gradient}"></span>{ends[1]}'
+        f"{unit} · T = {t:g} · {html.escape(str(dist.model['name']))}</div>"
     )
 
 
