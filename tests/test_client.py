@@ -101,6 +101,16 @@ def test_ids_special_and_bos(client):
     assert [t.id for t in special.tokens[1:]] == [t.id for t in client.tokenize("<|im_start|>user\nHi", special=True)]
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.int32)])
+def test_one_prompt_or_many(client, kind):
+    """However ids are held; a list of one prompt is many."""
+    ids = [504, 2644, 314]
+    assert client.distribution(kind(ids), top_n=0).token_id.tolist() == ids
+    assert [d.token_id.tolist() for d in client.distribution([kind(ids)], top_n=0)] == [ids]
+    assert [d.token_id.tolist() for d in client.distribution(kind([ids, ids]), top_n=0)] == [ids, ids]
+    assert len(client.distribution(["The cat"], top_n=0)) == 1
+
+
 def test_control_tokens_are_no_bytes_in_the_summary(server, client):
     prompt = "Hi <|im_end|> there"
     wanted = server.distribution(prompt=prompt, special=True)["results"][0]["summary"][0]["bits_per_byte"]

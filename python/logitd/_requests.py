@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
+import numpy as np
+
 Prompt: TypeAlias = "str | Sequence[int]"
 Batch: TypeAlias = "Sequence[str] | Sequence[Sequence[int]]"
 Prompts: TypeAlias = "Prompt | Batch"
@@ -70,7 +72,7 @@ def get(path: str) -> Request:
 
 def is_many(prompt: Prompts) -> bool:
     """Whether it is a batch: texts, or lists of ids."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and not hasattr(prompt[0], "__index__")
+    return not isinstance(prompt, str) and len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) > 0)
 
 
 def plain_ids(prompt: Prompts) -> Any:

@@ -211,7 +211,7 @@ class AsyncClient:
             except StopIteration as done:
                 result: R = done.value
                 return result
-            reply = await self._send(request, progress)
+            reply, progress = await self._send(request, progress), False  # a bar for the first reply alone
 
     async def _read(self, request: Request, reader: Reader[Item], progress: bool) -> AsyncIterator[Item]:
         async with self._open(request) as response:

@@ -299,7 +299,7 @@ class Client:
             except StopIteration as done:
                 result: R = done.value
                 return result
-            reply = self._send(request, progress)
+            reply, progress = self._send(request, progress), False  # a bar for the first reply alone
 
     def _read(self, request: Request, reader: Reader[Item], progress: bool) -> Iterator[Item]:
         with self._open(request) as response, tqdm(unit="position", disable=not progress) as bar:

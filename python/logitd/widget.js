@@ -118,7 +118,8 @@ export function render({ model, el }) {
   };
   slider.addEventListener("input", draw_position);
   model.on("change:tokens", draw_tokens);
-  model.on("change:state change:error", draw_position);
+  model.on("change:state", draw_position);
+  model.on("change:error", draw_position);
   draw_tokens();
   draw_position();
 }
