@@ -58,7 +58,7 @@ static void print_help(void) {
         "  --drain-delay-seconds N  how long SIGTERM first only makes /health not ready: for a load balancer (default "
         "0)\n"
         "  --tls-cert FILE       PEM certificate, with its chain: HTTPS; needs --tls-key FILE\n"
-        "  --api-keys FILE       lines of \"name key\"; all but / and /health need a key then; SIGHUP reads it again\n"
+        "  --api-keys FILE       lines of \"name key\"; all but pages, /health need one then; SIGHUP reads it again\n"
         "  --allow-origin O      let pages of this origin ask (CORS), \"*\": of any; may be repeated\n"
         "  --allow-host NAME     a name besides localhost that a server on loopback answers to; may be repeated\n%s"
         "\nLimits, all integers, with their defaults; GET /model shows them:\n",

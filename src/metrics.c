@@ -7,7 +7,7 @@
 static const double bounds_s[] = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300};
 #define N_BOUNDS ARRAY_LEN(bounds_s)
 
-static const int codes[] = {200, 204, 400, 401, 403, 404, 405, 413, 415, 429, 500, 503, 0}; // 0: cut before a reply
+static const int codes[] = {200, 204, 304, 400, 401, 403, 404, 405, 413, 415, 429, 500, 503, 0}; // 0: cut
 #define N_CODES ARRAY_LEN(codes)
 
 typedef struct histogram {

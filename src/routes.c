@@ -254,29 +254,14 @@ static http_step handle_openapi(http_exchange *x) {
     return HTTP_DONE;
 }
 
-static http_step handle_home(http_exchange *x) {
-    x->status = 200;
-    x->content_type = "text/html; charset=utf-8";
-    buffer_puts(&x->reply,
-                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>logitd</title>"
-                "<style>body{font:16px/1.5 sans-serif;max-width:44em;margin:3em auto;padding:0 1em}"
-                "pre{background:#f3f3f3;padding:1em;overflow:auto}</style>"
-                "<h1>logitd</h1><p>This server answers with next-token distributions. Ask it:</p>"
-                "<pre>curl -s URL/distribution -H 'Content-Type: application/json' \\\n"
-                "  -d '{\"prompt\": \"The capital of France is\", \"positions\": \"last\", \"top_n\": 5}'</pre>"
-                "<p>What it runs: <a href=\"/model\">/model</a>. How it is: <a href=\"/health\">/health</a>.</p>"
-                "<script>const pre=document.querySelector('pre');"
-                "pre.textContent=pre.textContent.replace('URL',location.origin)</script></html>\n");
-    return HTTP_DONE;
-}
-
 const http_route routes[] = {
     {"POST", "/distribution", handle_distribution, false},
     {"POST", "/tokenize", handle_tokenize, false},
     {"POST", "/detokenize", handle_detokenize, false},
     {"GET", "/model", handle_model, false},
     {"GET", "/health", handle_health, true},
-    {"GET", "/", handle_home, true},
+    {"GET", "/", handle_explorer, true},
+    {"GET", "/docs", handle_docs, true},
     {"GET", "/vocab", handle_vocab, false},
     {"GET", "/metrics", handle_metrics, false},
     {"GET", "/openapi.json", handle_openapi, true},

@@ -41,5 +41,8 @@ void service_observe(const http_exchange *x, bool cut);
 http_step handle_distribution(http_exchange *x);
 /// GET /vocab (routes_vocab.c).
 http_step handle_vocab(http_exchange *x);
+/// GET / and GET /docs (routes_page.c).
+http_step handle_explorer(http_exchange *x);
+http_step handle_docs(http_exchange *x);
 
 #endif

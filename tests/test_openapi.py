@@ -29,7 +29,7 @@ def operations(document):
 
 def test_document(server, document):
     assert document["openapi"] == "3.1.0" and document["info"]["version"] == server.get("/model").json()["version"]
-    routes = ["/distribution", "/tokenize", "/detokenize", "/model", "/vocab", "/health", "/metrics", "/openapi.json", "/"]
+    routes = ["/distribution", "/tokenize", "/detokenize", "/model", "/vocab", "/health", "/metrics", "/openapi.json", "/", "/docs"]
     assert sorted(document["paths"]) == sorted(routes)
     limits = server.get("/model").json()["limits"]
     fields = document["components"]["schemas"]["DistributionRequest"]["properties"]

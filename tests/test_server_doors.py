@@ -124,7 +124,7 @@ def test_keys(start_server, tiny, keys_file):
         error = reply.json()["error"]
         assert error["type"] == "authentication" and error["code"] == "bad_key" and "Bearer" in error["message"]
         assert ALICE[6:] not in error["message"]
-    assert [server.get(path).status for path in ("/", "/health", "/model", "/vocab", "/nowhere")] == [200, 200, 401, 401, 401]
+    assert [server.get(path).status for path in ("/", "/docs", "/health", "/model", "/vocab", "/nowhere")] == [200, 200, 200, 401, 401, 401]
     assert server.get("/model", bearer(BOB)).status == 200
 
 

@@ -1,0 +1,2 @@
+// vite.d.ts: what Vite lets a module import besides code.
+declare module '*.css'
