@@ -182,6 +182,17 @@ def test_serve_prints_the_page_and_a_curl_line_once_the_server_listens(env, chec
     assert lines[4] == "bye"
 
 
+@pytest.mark.parametrize(("node", "going_on"), [(None, True), ("exit 1", True), ("exit 0", False)])
+def test_serve_goes_on_without_a_node_that_is_new_enough(env, checkout, bin_folder, node, going_on):
+    serving_checkout(checkout, bin_folder, "exit 7")
+    if node:
+        script(bin_folder / "node", node)  # which asks its version
+        script(bin_folder / "npm", "exit 0")
+    done = dev("serve", "--model", "m.gguf", env=env, dev=checkout)
+    assert done.returncode == 7
+    assert ("going on without the pages at / and /docs" in done.stderr) == going_on
+
+
 def test_serve_is_the_server_so_that_signals_reach_it(env, checkout, bin_folder):
     serving_checkout(
         checkout, bin_folder, 'trap "echo drained; exit 3" TERM; echo "listening on http://h:1"; while :; do sleep 0.05; done'

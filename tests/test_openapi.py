@@ -46,6 +46,43 @@ def test_every_field_is_there(server, document):
         assert error["param"] == name and "null" in error["message"], error
 
 
+def test_every_field_is_explained(document):
+    def check(schema, path):
+        for name, field in schema.get("properties", {}).items():
+            assert field.get("description"), f"{path}.{name}"
+            check(field, f"{path}.{name}")
+        for inner in schema.get("oneOf", []) + [schema[key] for key in ("items",) if key in schema]:
+            check(inner, path)
+
+    for name, schema in document["components"]["schemas"].items():
+        check(schema, name)
+    for operation in operations(document).values():
+        assert all(parameter["description"] for parameter in operation.get("parameters", []))
+
+
+def test_no_answer_has_a_field_that_is_not_there(server, document):
+    schemas = document["components"]["schemas"]
+
+    def check(value, schema, path):
+        schema = schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+        choices = schema.get("oneOf", [schema])
+        if isinstance(value, dict) and any("properties" in choice for choice in choices):
+            known = {name: field for choice in choices for name, field in choice.get("properties", {}).items()}
+            assert value.keys() <= known.keys(), (path, value.keys() - known.keys())
+            for name, inner in value.items():
+                check(inner, known[name], f"{path}.{name}")
+        for item in value if isinstance(value, list) else []:
+            check(item, schema.get("items", {}), path)
+
+    for values in ("logprob", "prob", "logit"):
+        check(server.distribution(prompt="ab", values=values, token_ids=[3], positions=[0, -1]), schemas["Distribution"], values)
+    check(server.distribution(prompt=[1], top_n="full"), schemas["Distribution"], "full")
+    for name, path in (("Model", "/model"), ("Health", "/health"), ("Vocab", "/vocab")):
+        check(server.get(path).json(), schemas[name], name)
+    check(server.post("/tokenize", {"text": "ab"}).json(), schemas["Tokens"], "Tokens")
+    check(server.post("/detokenize", {"ids": [5]}).json(), schemas["Text"], "Text")
+
+
 def test_examples(server, document):
     for (method, path), operation in operations(document).items():
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})

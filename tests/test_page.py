@@ -369,6 +369,9 @@ def test_keyboard(explorer, server, reply):
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.className") == "bar"
+    page.keyboard.press("Escape")
+    assert where() == "cell-a-5"
+    page.keyboard.press("Enter")
     page.keyboard.press("Enter")
     page.wait_for_selector("#tokens-b [data-cell]")
     explorer.wait_done()
@@ -491,6 +494,46 @@ def test_key(browser, start_server, tmp_path):
     assert key not in page.url
     explorer.problems = [problem for problem in explorer.problems if "status of 401" not in problem]
     explorer.close()
+
+
+# ------------------------------------------------------------------------------------------------------ the API page
+
+
+def test_docs_have_every_route_field_and_example(explorer, server):
+    document = server.get("/openapi.json").json()
+    page = explorer.open("/docs").page
+    words = lambda selector: " ".join(page.locator(selector).first.text_content().split())  # noqa: E731
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            section = f"#{operation['operationId']}"
+            assert words(f"{section} h2") == f"{method.upper()} {path}" and operation["summary"] in words(section)
+            assert set(page.locator(f"{section} .errors th").all_inner_texts()) == operation["responses"].keys() - {"200"}
+            for parameter in operation.get("parameters", []):
+                assert parameter["name"] in words(section) and parameter["description"] in words(section)
+            examples = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            bodies = [example["value"] for example in examples.get("examples", {}).values()] + [examples[key] for key in ("example",) if key in examples]
+            lines = [text for text in page.locator(f"{section} > pre").all_inner_texts() if text.startswith("curl")]
+            assert len(lines) == max(1, len(bodies)) and all(server.url + path in line for line in lines)
+            for line, body in zip(lines, bodies, strict=False):
+                assert json.loads(line.split("-d '")[1].removesuffix("'")) == body
+
+    def fields(schema, prefix=""):
+        for inner in [schema, schema.get("items", {}), *schema.get("oneOf", [])]:
+            for name, field in inner.get("properties", {}).items():
+                yield prefix + name, field["description"]
+                yield from fields(field, prefix + name + ("[]." if field.get("items", {}).get("properties") else "."))
+
+    for name, schema in document["components"]["schemas"].items():
+        rows = page.locator(f"#schema-{name} tbody tr").evaluate_all("rows => rows.map(row => [row.querySelector('code').textContent, row.cells[2].textContent])")
+        assert [tuple(row) for row in rows] == list(fields(schema)), name
+    for status in document["components"]["responses"]:
+        assert status.removeprefix("E") in page.locator("#errors tbody th").all_inner_texts()
+    page.click("nav a:has-text('Position') >> nth=0")
+    assert explorer.requests == [server.url + "/docs"]
+    section = words("#distribution")
+    line = page.locator("#distribution > pre").first.inner_text()
+    answer = json.loads(subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, check=True).stdout)
+    assert answer["object"] == "distribution" and "prompt.i.logprob" in section
 
 
 # ------------------------------------------------------------------------------------------------------ accessibility

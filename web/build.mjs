@@ -84,7 +84,11 @@ async function makePages() {
   const document = JSON.parse(readFileSync(options.openapi, 'utf8'))
   const { module, dependencies } = await runnerImport(join(root, 'src/docs/render.ts'), common)
   const docs = await bundle('src/docs/docs.ts')
-  writePage('docs', html('docs/docs').replace('<!--body-->', () => module.renderDocs(document)), docs)
+  writePage(
+    'docs',
+    html('docs/docs').replace('<!--body-->', () => module.renderDocs(document)),
+    docs,
+  )
 
   const pages = ['src/explorer.html', 'src/docs/docs.html', 'src/docs/render.ts'].map((file) => join(root, file))
   const styles = readdirSync(join(root, 'src'), { recursive: true }).filter((file) => file.endsWith('.css'))
@@ -106,7 +110,10 @@ async function makeTests() {
       outDir: resolve(options.tests),
       emptyOutDir: true,
       target: 'node20',
-      rollupOptions: { input: names.map((name) => join(root, 'tests', name)), output: { entryFileNames: '[name].mjs' } },
+      rollupOptions: {
+        input: names.map((name) => join(root, 'tests', name)),
+        output: { entryFileNames: '[name].mjs' },
+      },
     },
   })
 }

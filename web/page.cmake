@@ -3,7 +3,7 @@
 # Makes BIN/pages with Node, from a copy of WEB in BIN/tree, beside BIN/node_modules: the sources' folder stays as it
 # is. Packages are installed only when the lock file changed. WHY, or a registry that cannot be reached, is no error:
 # then the pages are missing.html and BIN/left_out holds the reason. A mistake in the sources is an error.
-# With CHECK it runs the type checker and the unit tests instead, and all that goes wrong is an error.
+# With CHECK it runs the checks of types and format and the unit tests instead, and all that goes wrong is an error.
 cmake_minimum_required(VERSION 3.22)
 
 function(leave_out why)
@@ -70,6 +70,7 @@ file(REMOVE_RECURSE ${BIN}/tree)
 file(COPY ${WEB}/ DESTINATION ${BIN}/tree PATTERN node_modules EXCLUDE PATTERN out EXCLUDE PATTERN pictures EXCLUDE)
 if(CHECK)
   run_node(../node_modules/typescript/bin/tsc --noEmit)
+  run_node(../node_modules/prettier/bin/prettier.cjs --check src tests build.mjs)
   run_node(build.mjs --tests out)
   run_node(--test out/)
   return()

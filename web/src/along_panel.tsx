@@ -15,7 +15,10 @@ const PIN_COLOURS = ['--series-1', '--series-2', '--series-3', '--series-4']
 function lineOf(state: State, at: Column[], side: 'a' | 'b', metric: Metric, label: string, colour: string): Line {
   const analysis = state.analyses[side]
   const values = at.map((column) => {
-    const value = analysis && column[side] > 0 ? toUnit(metricValue(positionOf(analysis, column[side]), metric), metric, state.unit) : NaN
+    const value =
+      analysis && column[side] > 0
+        ? toUnit(metricValue(positionOf(analysis, column[side]), metric), metric, state.unit)
+        : NaN
     return Number.isNaN(value) ? null : value
   })
   return { label, colour, values, dashed: side === 'b' }
@@ -26,7 +29,9 @@ function linesOf(state: State, at: Column[], pins: boolean): Line[] {
   return sides.flatMap((side) => {
     const name = state.analyses.b ? ` ${side.toUpperCase()}` : ''
     if (!pins) return [lineOf(state, at, side, 'entropy', `entropy${name}`, '--series-1')]
-    return state.pinTokens.map((pin, i) => lineOf(state, at, side, `pin:${pin.id}`, `p(${pin.text})${name}`, PIN_COLOURS[i % PIN_COLOURS.length]!))
+    return state.pinTokens.map((pin, i) =>
+      lineOf(state, at, side, `pin:${pin.id}`, `p(${pin.text})${name}`, PIN_COLOURS[i % PIN_COLOURS.length]!),
+    )
   })
 }
 
@@ -97,9 +102,7 @@ export function AlongPanel() {
   if (!has) return null
   return (
     <section class="along" aria-labelledby="along-title">
-      <h2 id="along-title">
-        Along the text {two && <small>A solid, B dashed</small>}
-      </h2>
+      <h2 id="along-title">Along the text {two && <small>A solid, B dashed</small>}</h2>
       <Along pins={false} />
       {pins.length > 0 && (
         <>

@@ -7,7 +7,11 @@ import type { DistributionRequest, Head, Position, Summary, Token } from './type
 
 export class Problem extends Error {
   /** `param`: the request field at fault, or ''. `status`: of HTTP, 0 where there was no answer. */
-  constructor(message: string, readonly status = 0, readonly param = '') {
+  constructor(
+    message: string,
+    readonly status = 0,
+    readonly param = '',
+  ) {
     super(message)
   }
 }
@@ -143,7 +147,13 @@ export async function streamDistribution(body: DistributionRequest, sink: Sink, 
 
 /** The logits, [n_vocab], of what follows these tokens. */
 export async function fetchLogits(ids: number[], signal: AbortSignal): Promise<Float32Array> {
-  const body: DistributionRequest = { prompt: ids, positions: [ids.length - 1], top_n: 'full', values: 'logit', format: 'safetensors' }
+  const body: DistributionRequest = {
+    prompt: ids,
+    positions: [ids.length - 1],
+    top_n: 'full',
+    values: 'logit',
+    format: 'safetensors',
+  }
   const response = await request('/distribution', body, signal)
   const logits = readSafetensors(await wholeBody(response.arrayBuffer())).tensors.get('prompt.0.logit')
   if (!(logits?.values instanceof Float32Array)) throw new Problem('the reply holds no logits')
@@ -159,6 +169,7 @@ export async function fetchFile(body: DistributionRequest, signal?: AbortSignal)
 export async function fetchVocab(): Promise<{ bytes: Uint8Array; offsets: BigInt64Array }> {
   const { tensors } = readSafetensors(await wholeBody((await request('/vocab?format=safetensors')).arrayBuffer()))
   const [bytes, offsets] = [tensors.get('bytes')?.values, tensors.get('bytes_offsets')?.values]
-  if (!(bytes instanceof Uint8Array && offsets instanceof BigInt64Array)) throw new Problem('the reply holds no vocabulary')
+  if (!(bytes instanceof Uint8Array && offsets instanceof BigInt64Array))
+    throw new Problem('the reply holds no vocabulary')
   return { bytes, offsets }
 }

@@ -61,7 +61,10 @@ export function drawChart(root: HTMLElement, options: ChartOptions): uPlot {
       padding: [8, 8, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-      scales: { x: { time: false }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), yMax ?? Math.max(high ?? 1, 1e-6) * 1.05] } },
+      scales: {
+        x: { time: false },
+        y: { range: (_, low, high) => [Math.min(0, low ?? 0), yMax ?? Math.max(high ?? 1, 1e-6) * 1.05] },
+      },
       axes: [axisOf(options.xLabel, options.xLabel ? 22 : 20, options.wholeX), axisOf(options.yLabel, 38)],
       series: [{}, ...lines.map(seriesOf)],
       hooks: { setCursor: [(plot) => options.onPoint?.(plot.cursor.idx ?? null)] },

@@ -64,7 +64,11 @@ export function look(state: State, { side, cell }: Cell): Chosen | null {
   const position = positionOf(analysis, cell)
   const whole = cell > 0 ? (state.logits.get(logitsKey(analysis, cell)) ?? null) : null
   const temperature = whole ? state.temperature : 1
-  const logprobs = !position ? () => [] : whole ? (ids: number[]) => whole.logprobs(ids, temperature) : streamed(position)
+  const logprobs = !position
+    ? () => []
+    : whole
+      ? (ids: number[]) => whole.logprobs(ids, temperature)
+      : streamed(position)
   const stats = whole?.stats(temperature)
   const first = position?.top[0]
   return {

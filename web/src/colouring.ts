@@ -30,10 +30,17 @@ let pairedLast: Pairing | null = null
 export function pairing({ analyses: { a, b } }: Pick<State, 'analyses'>): Pairing | null {
   if (!a || !b || a.tokens.length === 0 || b.tokens.length === 0) return null
   if (pairedLast && pairedFor[0] === a.tokens && pairedFor[1] === b.tokens) return pairedLast
-  const segments = align(a.tokens.map(({ id }) => id), b.tokens.map(({ id }) => id))
+  const segments = align(
+    a.tokens.map(({ id }) => id),
+    b.tokens.map(({ id }) => id),
+  )
   const [ofA, ofB] = counterparts(segments, a.tokens.length + 1, b.tokens.length + 1)
   // Where one token was exchanged for one, they are a pair too: their distributions are what is to be compared.
-  for (const { same, a: [aFrom, aTo], b: [bFrom, bTo] } of segments) {
+  for (const {
+    same,
+    a: [aFrom, aTo],
+    b: [bFrom, bTo],
+  } of segments) {
     if (same || aTo - aFrom !== bTo - bFrom) continue
     for (let i = 0; i < aTo - aFrom; i++) [ofA[aFrom + i], ofB[bFrom + i]] = [bFrom + i, aFrom + i]
   }
@@ -111,7 +118,10 @@ export function columns(state: Pick<State, 'analyses'>): Column[] {
   const pairs = pairing(state)
   if (!pairs || !a || !b) return Array.from({ length: a ? cellCount(a) : 0 }, (_, i) => ({ a: i, b: -1 }))
   const found: Column[] = []
-  for (const { a: [aFrom, aTo], b: [bFrom, bTo] } of pairs.segments) {
+  for (const {
+    a: [aFrom, aTo],
+    b: [bFrom, bTo],
+  } of pairs.segments) {
     for (let i = 0; i < Math.max(aTo - aFrom, bTo - bFrom); i++)
       found.push({ a: aFrom + i < aTo ? aFrom + i : -1, b: bFrom + i < bTo ? bFrom + i : -1 })
   }

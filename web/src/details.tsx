@@ -42,9 +42,19 @@ type Row = { name: string; label: string; of: (chosen: Chosen) => number; show: 
 
 const nats = (value: number, unit: Unit) => (Number.isNaN(value) ? '–' : `${formatNats(value, unit)} ${unit}`)
 const rows: Row[] = [
-  { name: 'rank', label: 'Rank', of: (chosen) => chosen.rank, show: (value) => (Number.isNaN(value) ? '–' : formatCount(value)) },
+  {
+    name: 'rank',
+    label: 'Rank',
+    of: (chosen) => chosen.rank,
+    show: (value) => (Number.isNaN(value) ? '–' : formatCount(value)),
+  },
   { name: 'surprisal', label: 'Surprisal', of: (chosen) => chosen.surprisal, show: nats },
-  { name: 'probability', label: 'Probability', of: (chosen) => Math.exp(-chosen.surprisal), show: (value) => formatPercent(value) },
+  {
+    name: 'probability',
+    label: 'Probability',
+    of: (chosen) => Math.exp(-chosen.surprisal),
+    show: (value) => formatPercent(value),
+  },
   { name: 'entropy', label: 'Entropy', of: (chosen) => chosen.entropy, show: nats },
   {
     name: 'varentropy',
@@ -53,7 +63,12 @@ const rows: Row[] = [
     show: (value, unit) => (Number.isNaN(value) ? '–' : `${formatNumber(inUnit(inUnit(value, unit), unit))} ${unit}²`),
   },
   { name: 'top1', label: 'Top-1 probability', of: (chosen) => chosen.top1, show: (value) => formatPercent(value) },
-  { name: 'logsumexp', label: 'Logsumexp of logits / T', of: (chosen) => chosen.logsumexp, show: (value) => (Number.isNaN(value) ? '–' : `${formatNumber(value)} nats`) },
+  {
+    name: 'logsumexp',
+    label: 'Logsumexp of logits / T',
+    of: (chosen) => chosen.logsumexp,
+    show: (value) => (Number.isNaN(value) ? '–' : `${formatNumber(value)} nats`),
+  },
 ]
 
 function Numbers({ shown, unit }: { shown: Chosen[]; unit: Unit }) {
@@ -118,7 +133,13 @@ function BarRow({ bar, chosen, other }: BarRowProps) {
         </Value>
         <span class="hidden">{bar.actual ? 'the token of the text' : 'put it in its place'}</span>
       </button>
-      <button type="button" class="pin" title="Pin: show its probability at every position" aria-label={`Pin ${bar.text.trim() || 'this token'}`} onClick={() => pinToken(tokenOf(bar))}>
+      <button
+        type="button"
+        class="pin"
+        title="Pin: show its probability at every position"
+        aria-label={`Pin ${bar.text.trim() || 'this token'}`}
+        onClick={() => pinToken(tokenOf(bar))}
+      >
         +
       </button>
     </li>
@@ -128,7 +149,9 @@ function BarRow({ bar, chosen, other }: BarRowProps) {
 function Bars({ chosen, other }: { chosen: Chosen; other: Chosen | undefined }) {
   const ids = chosen.bars.map(({ id }) => id)
   const whole = other?.whole
-  const others = whole ? whole.logprobs(ids, chosen.temperature) : ids.map((id) => other?.bars.find((bar) => bar.id === id)?.logprob ?? NaN)
+  const others = whole
+    ? whole.logprobs(ids, chosen.temperature)
+    : ids.map((id) => other?.bars.find((bar) => bar.id === id)?.logprob ?? NaN)
   return (
     <ol class="bars" id="bars">
       {chosen.bars.map((bar, i) => (
@@ -144,7 +167,15 @@ function Divergence({ shown, unit }: { shown: Chosen[]; unit: Unit }) {
   const [ab, ba] = [a.whole.klTo(b.whole, a.temperature), b.whole.klTo(a.whole, a.temperature)]
   return (
     <p class="divergence">
-      KL(A‖B) <Value name="kl-ab" value={ab}>{nats(ab, unit)}</Value>, KL(B‖A) <Value name="kl-ba" value={ba}>{nats(ba, unit)}</Value>, over the whole vocabulary
+      KL(A‖B){' '}
+      <Value name="kl-ab" value={ab}>
+        {nats(ab, unit)}
+      </Value>
+      , KL(B‖A){' '}
+      <Value name="kl-ba" value={ba}>
+        {nats(ba, unit)}
+      </Value>
+      , over the whole vocabulary
     </p>
   )
 }
@@ -187,7 +218,14 @@ function OtherToken({ chosen }: { chosen: Chosen }) {
       }}
     >
       <label for="other-token">{chosen.token ? 'Put in its place' : 'Go on with'}</label>
-      <input id="other-token" size={14} value={text} title="A leading space counts" placeholder="␣London" onInput={(event) => setText(event.currentTarget.value.replaceAll('␣', ' '))} />
+      <input
+        id="other-token"
+        size={14}
+        value={text}
+        title="A leading space counts"
+        placeholder="␣London"
+        onInput={(event) => setText(event.currentTarget.value.replaceAll('␣', ' '))}
+      />
       <button type="submit" disabled={text === ''}>
         Try
       </button>
@@ -202,11 +240,19 @@ function Heading({ chosen }: { chosen: Chosen }) {
     <>
       <h2 id="details-title">
         {chosen.token ? <TokenText token={chosen.token} /> : 'What comes next'}
-        <small>{chosen.token ? `token ${formatCount(chosen.cell)} · id ${chosen.token.id}` : `after ${formatCount(chosen.cell)} tokens`}</small>
+        <small>
+          {chosen.token
+            ? `token ${formatCount(chosen.cell)} · id ${chosen.token.id}`
+            : `after ${formatCount(chosen.cell)} tokens`}
+        </small>
       </h2>
       {chosen.cell > 0 && (
         <p class="context">
-          … {before(chosen).map((token, i) => <TokenText key={i} token={token} />)} <b>?</b>
+          …{' '}
+          {before(chosen).map((token, i) => (
+            <TokenText key={i} token={token} />
+          ))}{' '}
+          <b>?</b>
         </p>
       )}
     </>
@@ -214,6 +260,11 @@ function Heading({ chosen }: { chosen: Chosen }) {
 }
 
 const shownOf = (state: State) => state // every part of it matters here
+
+/** Escape goes back to the token. */
+function onKey(event: KeyboardEvent) {
+  if (event.key === 'Escape') document.querySelector<HTMLElement>('[role=option][aria-selected=true]')?.focus()
+}
 
 export function Details() {
   const state = useStore(store, shownOf)
@@ -229,7 +280,7 @@ export function Details() {
     )
   }
   return (
-    <aside class="details" aria-labelledby="details-title">
+    <aside class="details" aria-labelledby="details-title" onKeyDown={onKey}>
       <Heading chosen={chosen} />
       {chosen.position ? (
         <>
@@ -243,12 +294,19 @@ export function Details() {
           </p>
           <Numbers shown={inOrder} unit={state.unit} />
           <Divergence shown={inOrder} unit={state.unit} />
+          {other && (
+            <p class="hint">{`Thick bars: text ${chosen.side.toUpperCase()}. Thin ones: text ${other.side.toUpperCase()}.`}</p>
+          )}
           <Bars chosen={chosen} other={other} />
           <OtherToken chosen={chosen} />
           <Pins shown={inOrder} />
         </>
       ) : (
-        <p class="hint">{chosen.cell === 0 ? 'Nothing comes before the first token, so the model had no distribution for it.' : 'Not computed yet.'}</p>
+        <p class="hint">
+          {chosen.cell === 0
+            ? 'Nothing comes before the first token, so the model had no distribution for it.'
+            : 'Not computed yet.'}
+        </p>
       )}
     </aside>
   )

@@ -22,7 +22,10 @@ function Header() {
       <h1>logitd</h1>
       {model && (
         <p id="model">
-          {model.name} <span>· {formatCount(model.n_vocab)} tokens · {model.backend}, {model.precision}</span>
+          {model.name}{' '}
+          <span>
+            · {formatCount(model.n_vocab)} tokens · {model.backend}, {model.precision}
+          </span>
         </p>
       )}
       <nav>

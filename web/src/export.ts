@@ -13,7 +13,17 @@ const hex = (token: Token): string => token.bytes.map((byte) => byte.toString(16
 
 /** The values of row i belong to the distribution before token i; the first row has none. */
 export function toCsv(analyses: { name: string; analysis: Analysis }[], pins: readonly Token[]): string {
-  const names = ['text', 'index', 'token_id', 'token', 'bytes_hex', 'surprisal_nats', 'rank', 'entropy_nats', 'varentropy_nats2']
+  const names = [
+    'text',
+    'index',
+    'token_id',
+    'token',
+    'bytes_hex',
+    'surprisal_nats',
+    'rank',
+    'entropy_nats',
+    'varentropy_nats2',
+  ]
   names.push('logsumexp', 'top1_id', 'top1_token', 'top1_logprob', ...pins.map((pin) => `logprob_of_${pin.id}`))
   const rows = [names.join(',')]
   for (const { name, analysis } of analyses) {
@@ -22,7 +32,14 @@ export function toCsv(analyses: { name: string; analysis: Analysis }[], pins: re
       const next = position?.next
       const top = position?.top[0]
       const surprisal = next?.logprob[0]
-      const fields: (string | number | null | undefined)[] = [name, i, token.id, token.text, hex(token), surprisal === undefined || surprisal === null ? null : -surprisal]
+      const fields: (string | number | null | undefined)[] = [
+        name,
+        i,
+        token.id,
+        token.text,
+        hex(token),
+        surprisal === undefined || surprisal === null ? null : -surprisal,
+      ]
       fields.push(next?.rank, position?.entropy[0], position?.varentropy[0], position?.logsumexp[0])
       fields.push(top?.id, top?.text, top ? logprobOf(top) : null)
       for (const pin of pins) fields.push(position?.token_ids.find((entry) => entry.id === pin.id)?.logprob[0])
@@ -35,7 +52,9 @@ export function toCsv(analyses: { name: string; analysis: Analysis }[], pins: re
 /** As format "json" would have answered. */
 export function toJson(analysis: Analysis): string {
   const { head, tokens, summary, positions, timing } = analysis
-  return JSON.stringify({ ...head, results: [{ index: 0, tokens, summary, positions }], timing_ms: timing }, null, 1) + '\n'
+  return (
+    JSON.stringify({ ...head, results: [{ index: 0, tokens, summary, positions }], timing_ms: timing }, null, 1) + '\n'
+  )
 }
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`

@@ -22,7 +22,11 @@ async function copy(text: string, what: string): Promise<void> {
     await navigator.clipboard.writeText(text)
     say(`${what} copied.`)
   } catch {
-    store.set({ problem: new Problem(`the browser does not let this page copy; select the ${what.toLowerCase()} and copy it yourself`) })
+    store.set({
+      problem: new Problem(
+        `the browser does not let this page copy; select the ${what.toLowerCase()} and copy it yourself`,
+      ),
+    })
   }
 }
 
@@ -58,21 +62,47 @@ export function ExportPanel() {
         <button type="button" id="export-csv" title="A row a token; of both texts; nats" onClick={csv}>
           CSV
         </button>
-        <button type="button" id="export-json" title="The server’s reply" onClick={() => save('logitd.json', new Blob([toJson(analysis)], { type: 'application/json' }))}>
+        <button
+          type="button"
+          id="export-json"
+          title="The server’s reply"
+          onClick={() => save('logitd.json', new Blob([toJson(analysis)], { type: 'application/json' }))}
+        >
           JSON
         </button>
-        <button type="button" id="export-safetensors" title="Arrays; asks the server once more" onClick={() => void safetensors()}>
+        <button
+          type="button"
+          id="export-safetensors"
+          title="Arrays; asks the server once more"
+          onClick={() => void safetensors()}
+        >
           safetensors
         </button>
         <button type="button" id="export-curl" title="The request as a command line" onClick={curl}>
           Copy curl
         </button>
-        <button type="button" id="export-link" title="The view, in the part of the address that is sent to no server" onClick={() => void copy(linkNow(), 'Link')}>
+        <button
+          type="button"
+          id="export-link"
+          title="The view, in the part of the address that is sent to no server"
+          onClick={() => void copy(linkNow(), 'Link')}
+        >
           Copy link
         </button>
-        {analyses.b && <Choice legend="Of text" options={SIDES.map((value) => ({ value, label: value.toUpperCase() }))} value={side} onChange={(value: Side) => setSide(value)} />}
+        {analyses.b && (
+          <Choice
+            legend="Of text"
+            options={SIDES.map((value) => ({ value, label: value.toUpperCase() }))}
+            value={side}
+            onChange={(value: Side) => setSide(value)}
+          />
+        )}
       </div>
-      {line && <pre id="curl" tabIndex={0} aria-label="Command line">{line}</pre>}
+      {line && (
+        <pre id="curl" tabIndex={0} aria-label="Command line">
+          {line}
+        </pre>
+      )}
     </section>
   )
 }

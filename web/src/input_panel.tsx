@@ -7,13 +7,19 @@ import { useStore } from './store'
 import { formatCount } from './units'
 
 const examples: { name: string; a: string; b?: string }[] = [
-  { name: 'A fact', a: 'The capital of France is Paris, and the capital of Japan is Tokyo. The capital of Australia is Canberra.' },
+  {
+    name: 'A fact',
+    a: 'The capital of France is Paris, and the capital of Japan is Tokyo. The capital of Australia is Canberra.',
+  },
   {
     name: 'Actually, I was wrong',
     a: 'Q: What is the capital of Australia?\nA: The capital of Australia is Sydney. It lies on the coast. So, once more: the capital of Australia is',
     b: 'Q: What is the capital of Australia?\nA: The capital of Australia is Sydney. Actually, I was wrong: it is Canberra. So, once more: the capital of Australia is',
   },
-  { name: 'Code', a: 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n' },
+  {
+    name: 'Code',
+    a: 'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n',
+  },
   { name: 'Many scripts', a: 'Hello, мир, 世界, שלום, नमस्ते — naïve café 🦜\ttab\u200b and a zero-width space.' },
 ]
 
@@ -31,7 +37,7 @@ function TextBox({ side, label }: { side: Side; label: string }) {
       </span>
       <textarea
         id={`text-${side}`}
-        rows={5}
+        rows={3}
         spellcheck={false}
         value={source.text}
         aria-invalid={wrong}
@@ -88,7 +94,14 @@ function Pins() {
           <span class="hidden"> remove</span>
         </button>
       ))}
-      <input id="pin-text" size={12} value={text} placeholder="␣Paris" title="A leading space counts" onInput={(event) => setPinText(event.currentTarget.value.replaceAll('␣', ' '))} />
+      <input
+        id="pin-text"
+        size={12}
+        value={text}
+        placeholder="␣Paris"
+        title="A leading space counts"
+        onInput={(event) => setPinText(event.currentTarget.value.replaceAll('␣', ' '))}
+      />
       <button type="submit" disabled={text === ''}>
         Pin
       </button>
@@ -145,7 +158,12 @@ export function InputPanel() {
           </select>
         </label>
         <label class="inline" title="Read names such as <|im_start|> in the text as the tokens they name">
-          <input type="checkbox" id="special" checked={special} onChange={(event) => store.set({ special: event.currentTarget.checked })} />
+          <input
+            type="checkbox"
+            id="special"
+            checked={special}
+            onChange={(event) => store.set({ special: event.currentTarget.checked })}
+          />
           Control tokens
         </label>
         <Pins />

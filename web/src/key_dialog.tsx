@@ -39,7 +39,12 @@ export function KeyDialog() {
         </p>
         <label>
           Key
-          <input type="password" autocomplete="off" value={key} onInput={(event) => setKey(event.currentTarget.value.trim())} />
+          <input
+            type="password"
+            autocomplete="off"
+            value={key}
+            onInput={(event) => setKey(event.currentTarget.value.trim())}
+          />
         </label>
         <div class="row end">
           <button type="button" onClick={() => close(null)}>

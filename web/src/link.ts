@@ -61,7 +61,13 @@ export function writeLink(view: View): string {
   return params.toString()
 }
 
-const readIds = (text: string | null): number[] => (text ? text.split('.').map(Number).filter((id) => Number.isInteger(id) && id >= 0) : [])
+const readIds = (text: string | null): number[] =>
+  text
+    ? text
+        .split('.')
+        .map(Number)
+        .filter((id) => Number.isInteger(id) && id >= 0)
+    : []
 
 function readSource(params: URLSearchParams, name: Side): Source | null {
   const text = params.get(name)

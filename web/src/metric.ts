@@ -39,7 +39,11 @@ export function formatDifference(value: number, metric: Metric, unit: Unit): str
   if (Number.isNaN(value)) return '–'
   const size = Math.abs(value)
   const text =
-    metric === 'rank' ? formatCount(size) : metric === 'surprisal' || metric === 'entropy' ? formatNats(size, unit) : `${(size * 100).toFixed(1)}`
+    metric === 'rank'
+      ? formatCount(size)
+      : metric === 'surprisal' || metric === 'entropy'
+        ? formatNats(size, unit)
+        : `${(size * 100).toFixed(1)}`
   return /^[0.,]*$/.test(text) ? '0' : `${value < 0 ? '−' : '+'}${text}`
 }
 

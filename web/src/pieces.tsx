@@ -15,7 +15,15 @@ export function EntryText({ id, text }: { id: number; text: string }) {
 }
 
 /** A number for people that holds the exact one, in nats or as it is. */
-export const Value = ({ name, value, children }: { name: string; value: number; children: preact.ComponentChildren }) => (
+export const Value = ({
+  name,
+  value,
+  children,
+}: {
+  name: string
+  value: number
+  children: preact.ComponentChildren
+}) => (
   <data data-name={name} value={Number.isFinite(value) ? String(value) : ''}>
     {children}
   </data>
@@ -35,7 +43,13 @@ export function Choice<T extends string>({ legend, options, value, onChange }: C
       <legend>{legend}</legend>
       {options.map((option) => (
         <label key={option.value}>
-          <input type="radio" name={legend} value={option.value} checked={option.value === value} onChange={() => onChange(option.value)} />
+          <input
+            type="radio"
+            name={legend}
+            value={option.value}
+            checked={option.value === value}
+            onChange={() => onChange(option.value)}
+          />
           <span>{option.label}</span>
         </label>
       ))}

@@ -41,7 +41,9 @@ export function readSafetensors(buffer: ArrayBuffer): Safetensors {
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, headerBytes))) as Record<string, never>
   const tensors = new Map<string, Tensor>()
   let metadata: Record<string, string> = {}
-  for (const [name, entry] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(header)) {
+  for (const [name, entry] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(
+    header,
+  )) {
     if (name === '__metadata__') {
       metadata = entry as unknown as Record<string, string>
       continue

@@ -63,7 +63,15 @@ function setAnalysis(side: Side, change: Partial<Analysis>): void {
 }
 
 async function analyse(side: Side, request: DistributionRequest, signal: AbortSignal): Promise<void> {
-  const fresh: Analysis = { request, head: null, tokens: [], positions: [], summary: [], timing: null, state: 'running' }
+  const fresh: Analysis = {
+    request,
+    head: null,
+    tokens: [],
+    positions: [],
+    summary: [],
+    timing: null,
+    state: 'running',
+  }
   store.set({ analyses: { ...store.get().analyses, [side]: fresh } })
   const guarded = (change: () => Partial<Analysis>) => {
     if (!signal.aborted) setAnalysis(side, change())
@@ -74,7 +82,8 @@ async function analyse(side: Side, request: DistributionRequest, signal: AbortSi
       {
         head: (head) => guarded(() => ({ head })),
         tokens: (tokens) => guarded(() => ({ tokens })),
-        positions: (positions) => guarded(() => ({ positions: [...(store.get().analyses[side]?.positions ?? []), ...positions] })),
+        positions: (positions) =>
+          guarded(() => ({ positions: [...(store.get().analyses[side]?.positions ?? []), ...positions] })),
         summary: (summary) => guarded(() => ({ summary })),
         timing: (timing) => guarded(() => ({ timing })),
       },
@@ -98,10 +107,12 @@ export async function run(): Promise<void> {
   const own = new AbortController()
   aborter = own
   store.set({ problem: null, running: true, said: 'Computing.' })
-  if (!store.get().b) store.set({ analyses: { ...store.get().analyses, b: null } })
   const work = SIDES.flatMap((side) => {
     const source = sourceOf(side)
-    if (!source || (source.text === '' && !source.ids)) return []
+    if (!source || (source.text === '' && !source.ids)) {
+      store.set({ analyses: { ...store.get().analyses, [side]: null } })
+      return []
+    }
     const request = requestFor(source)
     return isDone(side, request) ? [] : [analyse(side, request, own.signal)]
   })
@@ -118,7 +129,8 @@ export function cancel(): void {
   if (!aborter) return
   aborter.abort()
   aborter = null
-  for (const side of SIDES) if (store.get().analyses[side]?.state === 'running') setAnalysis(side, { state: 'cancelled' })
+  for (const side of SIDES)
+    if (store.get().analyses[side]?.state === 'running') setAnalysis(side, { state: 'cancelled' })
   store.set({ running: false, said: 'Cancelled.' })
 }
 
@@ -144,7 +156,8 @@ export const hover = (cell: Cell | null): void => {
 }
 
 /** The ids that the distribution of a cell follows. */
-export const idsBefore = (analysis: Analysis, cell: number): number[] => analysis.tokens.slice(0, cell).map((token) => token.id)
+export const idsBefore = (analysis: Analysis, cell: number): number[] =>
+  analysis.tokens.slice(0, cell).map((token) => token.id)
 
 export const logitsKey = (analysis: Analysis, cell: number): string => idsBefore(analysis, cell).join('.')
 
@@ -158,12 +171,15 @@ export const onLogitsWanted = (cells: typeof wantedCells): void => void (wantedC
 export function scheduleLogits(): void {
   clearTimeout(logitsTimer)
   logitsAborter.abort()
-  const missing = wantedCells().filter(({ analysis, cell }) => cell > 0 && !store.get().logits.has(logitsKey(analysis, cell)))
+  const missing = wantedCells().filter(
+    ({ analysis, cell }) => cell > 0 && !store.get().logits.has(logitsKey(analysis, cell)),
+  )
   if (missing.length === 0 || store.get().running) return
   const own = new AbortController()
   logitsAborter = own
   logitsTimer = window.setTimeout(() => {
-    for (const { analysis, cell } of missing) fetchOne(logitsKey(analysis, cell), idsBefore(analysis, cell), own.signal).catch(show)
+    for (const { analysis, cell } of missing)
+      fetchOne(logitsKey(analysis, cell), idsBefore(analysis, cell), own.signal).catch(show)
   }, REST_MS)
 }
 
@@ -194,7 +210,10 @@ export async function tryAlternative(at: Cell, replacement: number[]): Promise<v
 /** The text as the next thing to try: its tokens, as the model cuts it inside a text. */
 export async function tryText(at: Cell, text: string): Promise<void> {
   try {
-    await tryAlternative(at, (await tokenize(text, store.get().special)).map((token) => token.id))
+    await tryAlternative(
+      at,
+      (await tokenize(text, store.get().special)).map((token) => token.id),
+    )
   } catch (error) {
     show(error)
   }
@@ -204,8 +223,14 @@ export async function addPin(text: string): Promise<void> {
   try {
     const tokens = await tokenize(text, true)
     const { pins, pinTokens } = store.get()
-    const fresh = tokens.filter((token, i) => !pins.includes(token.id) && tokens.findIndex(({ id }) => id === token.id) === i)
-    store.set({ pins: [...pins, ...fresh.map((token) => token.id)], pinTokens: [...pinTokens, ...fresh], said: `${fresh.length} pinned.` })
+    const fresh = tokens.filter(
+      (token, i) => !pins.includes(token.id) && tokens.findIndex(({ id }) => id === token.id) === i,
+    )
+    store.set({
+      pins: [...pins, ...fresh.map((token) => token.id)],
+      pinTokens: [...pinTokens, ...fresh],
+      said: `${fresh.length} pinned.`,
+    })
     if (fresh.length > 0 && store.get().analyses.a) await run()
   } catch (error) {
     show(error)

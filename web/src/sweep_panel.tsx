@@ -22,7 +22,11 @@ interface Sweep {
 
 const textsOf = ({ a, b, special }: State) => JSON.stringify([a, b, special])
 
-async function sweepOne(side: Side, signal: AbortSignal, progress: (done: number, all: number) => void): Promise<Summary[]> {
+async function sweepOne(
+  side: Side,
+  signal: AbortSignal,
+  progress: (done: number, all: number) => void,
+): Promise<Summary[]> {
   const source = store.get()[side]
   if (!source) return []
   let [done, all, summary] = [0, 0, [] as Summary[]]
@@ -55,7 +59,8 @@ function linesOf(sweep: Sweep, unit: Unit): Line[] {
     const rows = sweep[side]
     if (rows.length === 0) return []
     const name = sweep.b.length > 0 ? ` ${side.toUpperCase()}` : ''
-    const values = (key: 'cross_entropy' | 'mean_entropy') => rows.map((row) => (row[key] === null ? null : inUnit(row[key], unit)))
+    const values = (key: 'cross_entropy' | 'mean_entropy') =>
+      rows.map((row) => (row[key] === null ? null : inUnit(row[key], unit)))
     return [
       { label: `cross-entropy${name}`, colour: '--series-2', values: values('cross_entropy'), dashed: side === 'b' },
       { label: `entropy${name}`, colour: '--series-1', values: values('mean_entropy'), dashed: side === 'b' },
@@ -64,7 +69,10 @@ function linesOf(sweep: Sweep, unit: Unit): Line[] {
 }
 
 const lowest = (rows: Summary[]): Summary | undefined =>
-  rows.reduce<Summary | undefined>((best, row) => ((row.cross_entropy ?? Infinity) < (best?.cross_entropy ?? Infinity) ? row : best), undefined)
+  rows.reduce<Summary | undefined>(
+    (best, row) => ((row.cross_entropy ?? Infinity) < (best?.cross_entropy ?? Infinity) ? row : best),
+    undefined,
+  )
 
 function Chart({ sweep, unit }: { sweep: Sweep; unit: Unit }) {
   const root = useRef<HTMLDivElement>(null)
@@ -102,7 +110,10 @@ function Table({ sweep, unit }: { sweep: Sweep; unit: Unit }) {
         <thead>
           <tr>
             <th scope="col">T</th>
-            {sides.map((side) => [<th scope="col">Cross-entropy {sides.length > 1 && side.toUpperCase()}</th>, <th scope="col">Entropy {sides.length > 1 && side.toUpperCase()}</th>])}
+            {sides.map((side) => [
+              <th scope="col">Cross-entropy {sides.length > 1 && side.toUpperCase()}</th>,
+              <th scope="col">Entropy {sides.length > 1 && side.toUpperCase()}</th>,
+            ])}
           </tr>
         </thead>
         <tbody>
@@ -134,7 +145,9 @@ function Words({ sweep, unit }: { sweep: Sweep; unit: Unit }) {
     const best = lowest(sweep[side])
     if (!best || best.cross_entropy === null) return []
     const name = sweep.b.length > 0 ? `of ${side.toUpperCase()} ` : ''
-    return [`Cross-entropy ${name}is lowest at T = ${best.temperature}: ${formatNats(best.cross_entropy, unit)} ${unit} per token.`]
+    return [
+      `Cross-entropy ${name}is lowest at T = ${best.temperature}: ${formatNats(best.cross_entropy, unit)} ${unit} per token.`,
+    ]
   })
   return <p id="sweep-words">{words.join(' ')}</p>
 }
@@ -153,7 +166,10 @@ export function SweepPanel() {
     aborter.current = own
     setProgress([0, 0])
     try {
-      const [a, b] = [await sweepOne('a', own.signal, (...now) => setProgress(now)), await sweepOne('b', own.signal, (...now) => setProgress(now))]
+      const [a, b] = [
+        await sweepOne('a', own.signal, (...now) => setProgress(now)),
+        await sweepOne('b', own.signal, (...now) => setProgress(now)),
+      ]
       setSweep({ of: texts, a, b })
     } catch (error) {
       if (!own.signal.aborted) store.set({ problem: error instanceof Problem ? error : new Problem(String(error)) })
@@ -170,12 +186,18 @@ export function SweepPanel() {
           <button type="button" id="sweep" onClick={() => void start()}>
             Sweep T from 0.01 to 3
           </button>
-          <span class="hint">Entropy and cross-entropy of the whole text at {TEMPERATURES.length} temperatures, from one pass.</span>
+          <span class="hint">
+            Entropy and cross-entropy of the whole text at {TEMPERATURES.length} temperatures, from one pass.
+          </span>
         </p>
       )}
       {progress && (
         <div class="progress">
-          <progress aria-label="Positions of the sweep" max={progress[1] || 1} value={progress[1] ? progress[0] : undefined} />
+          <progress
+            aria-label="Positions of the sweep"
+            max={progress[1] || 1}
+            value={progress[1] ? progress[0] : undefined}
+          />
           <button type="button" onClick={() => aborter.current?.abort()}>
             Cancel
           </button>

@@ -1,5 +1,5 @@
 // text_panel.tsx: the coloured texts with their legend, and what colours them.
-import { useEffect, useMemo, useRef } from 'preact/hooks'
+import { useEffect, useRef } from 'preact/hooks'
 import { colouring, counterpart, pairing } from './colouring'
 import type { Cell, Side } from './link'
 import { formatDifference, formatMetric, metricNames, metricUnit, metricValue, positionOf, unscaled } from './metric'
@@ -24,7 +24,12 @@ function Legend() {
   })
   if (!domain) return null
   const differs = kind === 'diverging'
-  const format = (at: number) => (differs ? (metric === 'rank' ? `×${2 ** Math.abs(Math.round(at))}` : formatDifference(at, metric, unit)) : formatMetric(unscaled(at, metric), metric, unit))
+  const format = (at: number) =>
+    differs
+      ? metric === 'rank'
+        ? `×${2 ** Math.abs(Math.round(at))}`
+        : formatDifference(at, metric, unit)
+      : formatMetric(unscaled(at, metric), metric, unit)
   const title = differs ? `B minus A, ${metricUnit(metric, unit)}` : metricUnit(metric, unit)
   return (
     <figure class="legend" id="legend">
@@ -34,7 +39,9 @@ function Legend() {
         <span>{differs ? '0' : `mean ${format(mean)}`}</span>
         <span>{`${domain.clampedHigh ? '≥ ' : ''}${format(domain.high)}`}</span>
       </figcaption>
-      <small title="The scale ends 2.5 standard deviations from the mean, or where the values do">{title} · clamped at µ ± 2.5 σ</small>
+      <small title="The scale ends 2.5 standard deviations from the mean, or where the values do">
+        {title} · clamped at µ ± 2.5 σ
+      </small>
     </figure>
   )
 }
@@ -46,23 +53,48 @@ function Toolbar() {
   const difference = useStore(store, (state) => state.difference)
   const pins = useStore(store, (state) => state.pinTokens)
   const two = useStore(store, (state) => state.analyses.b !== null)
-  const options: { value: Metric; label: preact.ComponentChildren }[] = Object.entries(metricNames).map(([value, label]) => ({ value: value as Metric, label }))
-  for (const pin of pins) options.push({ value: `pin:${pin.id}`, label: <>p(<TokenText token={pin} />)</> })
+  const options: { value: Metric; label: preact.ComponentChildren }[] = Object.entries(metricNames).map(
+    ([value, label]) => ({ value: value as Metric, label }),
+  )
+  for (const pin of pins)
+    options.push({
+      value: `pin:${pin.id}`,
+      label: (
+        <>
+          p(
+          <TokenText token={pin} />)
+        </>
+      ),
+    })
   return (
     <div class="toolbar">
       <Choice legend="Colour by" options={options} value={metric} onChange={(value) => store.set({ metric: value })} />
-      <Choice legend="Unit" options={(['bits', 'nats'] as Unit[]).map((value) => ({ value, label: value }))} value={unit} onChange={(value) => store.set({ unit: value })} />
+      <Choice
+        legend="Unit"
+        options={(['bits', 'nats'] as Unit[]).map((value) => ({ value, label: value }))}
+        value={unit}
+        onChange={(value) => store.set({ unit: value })}
+      />
       <label class="inline">
-        <input type="checkbox" id="numbers" checked={numbers} onChange={(event) => store.set({ numbers: event.currentTarget.checked })} />
+        <input
+          type="checkbox"
+          id="numbers"
+          checked={numbers}
+          onChange={(event) => store.set({ numbers: event.currentTarget.checked })}
+        />
         Numbers
       </label>
       {two && (
         <label class="inline">
-          <input type="checkbox" id="difference" checked={difference} onChange={(event) => store.set({ difference: event.currentTarget.checked })} />
+          <input
+            type="checkbox"
+            id="difference"
+            checked={difference}
+            onChange={(event) => store.set({ difference: event.currentTarget.checked })}
+          />
           Difference B − A
         </label>
       )}
-      <Legend />
     </div>
   )
 }
@@ -71,7 +103,8 @@ function Toolbar() {
 function wordsOf(state: State, { side, cell }: Cell): string {
   const position = state.analyses[side] ? positionOf(state.analyses[side], cell) : undefined
   if (!position) return ', no distribution before it'
-  if (!position.next) return `, entropy ${formatMetric(metricValue(position, 'entropy'), 'entropy', state.unit)} ${state.unit}`
+  if (!position.next)
+    return `, entropy ${formatMetric(metricValue(position, 'entropy'), 'entropy', state.unit)} ${state.unit}`
   const surprisal = formatMetric(metricValue(position, 'surprisal'), 'surprisal', state.unit)
   return `, surprisal ${surprisal} ${state.unit}, rank ${position.next.rank}`
 }
@@ -79,12 +112,24 @@ function wordsOf(state: State, { side, cell }: Cell): string {
 /** Brings a view to what the state says. */
 function update(view: TokensView, side: Side, state: State): void {
   view.build(state.analyses[side]?.tokens ?? [], pairing(state))
-  view.colour({ colouring: colouring(state), theme: themeStore.get().theme, metric: state.metric, unit: state.unit, numbers: state.numbers })
+  view.colour({
+    colouring: colouring(state),
+    theme: themeStore.get().theme,
+    metric: state.metric,
+    unit: state.unit,
+    numbers: state.numbers,
+  })
   const { selected, hovered } = state
   view.setSelected(selected?.side === side ? selected.cell : -1)
   if (selected?.side === side) view.describe(selected.cell, wordsOf(state, selected))
   const shown = hovered ?? selected
-  const mark = !shown ? -1 : shown.side === side ? (shown === hovered ? shown.cell : -1) : counterpart(state, shown.side, shown.cell)
+  const mark = !shown
+    ? -1
+    : shown.side === side
+      ? shown === hovered
+        ? shown.cell
+        : -1
+      : counterpart(state, shown.side, shown.cell)
   view.setMarked(mark)
 }
 
@@ -107,13 +152,22 @@ function TokenList({ side, label, onEnter }: { side: Side; label: string; onEnte
       stops.forEach((stop) => stop())
     }
   }, [])
-  return <div ref={root} class="tokens" id={`tokens-${side}`} role="listbox" aria-label={label} aria-orientation="horizontal" />
+  return (
+    <div
+      ref={root}
+      class="tokens"
+      id={`tokens-${side}`}
+      role="listbox"
+      aria-label={label}
+      aria-orientation="horizontal"
+    />
+  )
 }
 
 export function TextPanel({ onEnter }: { onEnter: () => void }) {
   const has = useStore(store, (state) => (state.analyses.a?.tokens.length ?? 0) > 0)
   const two = useStore(store, (state) => (state.analyses.b?.tokens.length ?? 0) > 0)
-  const words = useMemo(() => (two ? 'The stretches that differ are framed; the rest is side by side.' : ''), [two])
+  const words = two ? 'A bar marks the stretches that differ; the rest is side by side.' : ''
   if (!has) return null
   return (
     <section class="text" aria-label="Tokens">
@@ -122,7 +176,13 @@ export function TextPanel({ onEnter }: { onEnter: () => void }) {
         <TokenList side="a" label={two ? 'Tokens of text A' : 'Tokens'} onEnter={onEnter} />
         {two && <TokenList side="b" label="Tokens of text B" onEnter={onEnter} />}
       </div>
-      <p class="hint">Each token is coloured by the distribution that the model had before it. Arrow keys walk, Enter goes to the alternatives. {words}</p>
+      <div class="under">
+        <p class="hint">
+          Each token is coloured by the distribution that the model had before it. Arrow keys walk, Enter goes to the
+          alternatives. {words}
+        </p>
+        <Legend />
+      </div>
     </section>
   )
 }

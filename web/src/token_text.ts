@@ -9,7 +9,16 @@ export interface Piece {
 /** Length of the well-formed UTF-8 character at bytes[i], or 0. */
 function charLength(bytes: readonly number[], i: number): number {
   const first = bytes[i]!
-  const length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0
+  const length =
+    first < 0x80
+      ? 1
+      : first >= 0xc2 && first < 0xe0
+        ? 2
+        : first >= 0xe0 && first < 0xf0
+          ? 3
+          : first >= 0xf0 && first < 0xf5
+            ? 4
+            : 0
   try {
     new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes.slice(i, i + length)))
   } catch {
@@ -25,7 +34,8 @@ const invisible = /^[\p{Z}\p{C}\u{115F}\u{1160}\u{3164}\u{FFA0}\u{2800}]$/u
 function pieceOf(char: string, isFirst: boolean): Piece {
   const sign = signs[char]
   if (sign) return { kind: 'space', text: sign }
-  if (invisible.test(char)) return { kind: 'code', text: `U+${char.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')}` }
+  if (invisible.test(char))
+    return { kind: 'code', text: `U+${char.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')}` }
   if (isFirst && /^\p{M}$/u.test(char)) return { kind: 'text', text: `◌${char}` } // a mark needs something to stand on
   return { kind: 'text', text: char }
 }
@@ -33,7 +43,7 @@ function pieceOf(char: string, isFirst: boolean): Piece {
 export function visiblePieces(bytes: readonly number[]): Piece[] {
   const pieces: Piece[] = []
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
-  for (let i = 0; i < bytes.length; ) {
+  for (let i = 0; i < bytes.length;) {
     const length = charLength(bytes, i)
     const piece: Piece =
       length === 0

@@ -28,6 +28,7 @@ export class TokensView {
   private tokens: Token[] | null = null
   private pairing: Pairing | null = null
   private colours: string[] = []
+  private look: Look | null = null
   private selected = -1
   private marked = -1
 
@@ -61,6 +62,7 @@ export class TokensView {
     this.tokens = tokens
     this.pairing = pairing
     this.colours = []
+    this.look = null
     this.cells = tokens.map((token, i) => this.tokenCell(token, i))
     if (tokens.length > 0) this.cells.push(this.endCell(tokens.length))
     this.root.replaceChildren(...this.segments())
@@ -124,7 +126,10 @@ export class TokensView {
 
   // ----------------------------------------------------------------------------------------------------- colouring
 
-  colour({ colouring, theme, metric, unit, numbers }: Look): void {
+  colour(look: Look): void {
+    const { colouring, theme, metric, unit, numbers } = look
+    if (this.look && (Object.keys(look) as (keyof Look)[]).every((part) => look[part] === this.look?.[part])) return
+    this.look = look
     const at = colouring.at[this.side]
     const values = colouring.values[this.side]
     const format = colouring.kind === 'diverging' ? formatDifference : formatMetric
@@ -132,7 +137,11 @@ export class TokensView {
     this.cells.forEach((cell, i) => {
       const place = at[i] ?? NaN
       const value = values[i] ?? NaN
-      const colour = Number.isNaN(place) ? null : colouring.kind === 'diverging' ? divergingColour(place, theme) : sequentialColour(place, theme)
+      const colour = Number.isNaN(place)
+        ? null
+        : colouring.kind === 'diverging'
+          ? divergingColour(place, theme)
+          : sequentialColour(place, theme)
       const number = numbers && !Number.isNaN(value) ? format(value, metric, unit) : ''
       const key = `${colour?.join() ?? ''} ${number}`
       if (this.colours[i] === key) return
@@ -193,7 +202,12 @@ export class TokensView {
   }
 
   private targetOf(key: string, current: number): number | null {
-    const steps: Record<string, number> = { ArrowLeft: current - 1, ArrowRight: current + 1, Home: 0, End: this.cells.length - 1 }
+    const steps: Record<string, number> = {
+      ArrowLeft: current - 1,
+      ArrowRight: current + 1,
+      Home: 0,
+      End: this.cells.length - 1,
+    }
     if (key === 'ArrowUp' || key === 'ArrowDown') return this.besides(current, key === 'ArrowUp' ? -1 : 1)
     return steps[key] ?? null
   }

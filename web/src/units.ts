@@ -20,8 +20,14 @@ export function formatPercent(probability: number): string {
   if (!Number.isFinite(percent)) return '–'
   if (percent >= 10) return `${percent.toFixed(1)} %`
   if (percent >= 0.095) return `${percent.toFixed(2)} %`
+  if (percent >= 0.0095) return `${percent.toFixed(3)} %`
   if (percent >= 0.00095) return `${percent.toFixed(4)} %`
-  return percent === 0 ? '0 %' : `${percent.toExponential(1).replace('e-', '·10⁻').replace(/⁻(\d+)/, (_, n: string) => '⁻' + superscript(n))} %`
+  return percent === 0
+    ? '0 %'
+    : `${percent
+        .toExponential(1)
+        .replace('e-', '·10⁻')
+        .replace(/⁻(\d+)/, (_, n: string) => '⁻' + superscript(n))} %`
 }
 
 const superscript = (digits: string): string => [...digits].map((digit) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[Number(digit)]).join('')

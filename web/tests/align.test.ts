@@ -44,7 +44,10 @@ test('equal, empty, and wholly different texts', () => {
   assert.deepEqual(align([], []), [])
   assert.deepEqual(align([], [1]), [{ same: false, a: [0, 0], b: [0, 1] }])
   assert.deepEqual(align([1, 2], [3]), [{ same: false, a: [0, 2], b: [0, 1] }])
-  assert.deepEqual(align([1, 2, 3], [2]).map(({ same }) => same), [false, true, false])
+  assert.deepEqual(
+    align([1, 2, 3], [2]).map(({ same }) => same),
+    [false, true, false],
+  )
 })
 
 test('as long as can be, on random texts of few and of many words', () => {

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { contrast, divergingColour, domainOf, fraction, luminance, sequentialColour, textOn, type Rgb, type Theme } from '../src/scale'
+import {
+  contrast,
+  divergingColour,
+  domainOf,
+  fraction,
+  luminance,
+  sequentialColour,
+  textOn,
+  type Rgb,
+  type Theme,
+} from '../src/scale'
 
 const themes: Theme[] = ['light', 'dark']
 const steps = Array.from({ length: 201 }, (_, i) => i / 200)
@@ -24,10 +34,16 @@ function simulate(colour: Rgb, matrix: number[]): Rgb {
 for (const theme of themes) {
   const sign = theme === 'light' ? -1 : 1
   test(`${theme}: the sequential ramp goes steadily away from the paper, for colour-blind eyes too`, () => {
-    for (const [name, matrix] of [['none', [1, 0, 0, 0, 1, 0, 0, 0, 1]], ...Object.entries(simulations)] as [string, number[]][]) {
+    for (const [name, matrix] of [['none', [1, 0, 0, 0, 1, 0, 0, 0, 1]], ...Object.entries(simulations)] as [
+      string,
+      number[],
+    ][]) {
       const lightness = steps.map((at) => luminance(simulate(sequentialColour(at, theme), matrix)))
       for (let i = 10; i < lightness.length; i += 10)
-        assert.ok(sign * (lightness[i]! - lightness[i - 10]!) > 0, `${name} at ${steps[i]}: ${lightness[i - 10]} → ${lightness[i]}`)
+        assert.ok(
+          sign * (lightness[i]! - lightness[i - 10]!) > 0,
+          `${name} at ${steps[i]}: ${lightness[i - 10]} → ${lightness[i]}`,
+        )
     }
   })
 
@@ -37,7 +53,10 @@ for (const theme of themes) {
       for (let i = 20; i < lightness.length; i += 20) assert.ok(sign * (lightness[i]! - lightness[i - 20]!) > 0)
     }
     for (const matrix of Object.values(simulations)) {
-      const [below, above] = [simulate(divergingColour(-0.7, theme), matrix), simulate(divergingColour(0.7, theme), matrix)]
+      const [below, above] = [
+        simulate(divergingColour(-0.7, theme), matrix),
+        simulate(divergingColour(0.7, theme), matrix),
+      ]
       const distance = Math.hypot(...below.map((c, i) => c - above[i]!))
       assert.ok(distance > 60, `${distance}`)
     }

@@ -75,9 +75,22 @@ test('tensors of every type, at any alignment, and the metadata', () => {
   const entry = (dtype: string, from: number, to: number) => ({ dtype, shape: [1], data_offsets: [from, to] })
   for (const pad of ['', 'x', 'xx', 'xxx']) {
     const { tensors, metadata } = readSafetensors(
-      fileOf({ __metadata__: { pad }, f: entry('F32', 0, 4), i: entry('I32', 4, 8), h: entry('F16', 8, 10), l: entry('I64', 10, 18), b: entry('U8', 18, 19) }, data),
+      fileOf(
+        {
+          __metadata__: { pad },
+          f: entry('F32', 0, 4),
+          i: entry('I32', 4, 8),
+          h: entry('F16', 8, 10),
+          l: entry('I64', 10, 18),
+          b: entry('U8', 18, 19),
+        },
+        data,
+      ),
     )
-    assert.deepEqual([...tensors.values()].map(({ values }) => values[0]), [-1.5, -7, 0.333251953125, 5n, 255])
+    assert.deepEqual(
+      [...tensors.values()].map(({ values }) => values[0]),
+      [-1.5, -7, 0.333251953125, 5n, 255],
+    )
     assert.equal(metadata.pad, pad)
   }
 })

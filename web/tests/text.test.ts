@@ -32,8 +32,24 @@ test('breaks at the end, and words for screen readers', () => {
 })
 
 test('numbers', () => {
-  assert.deepEqual([0.0421, 2.5549, 12.34, 123.4, -0.0001, NaN, Infinity].map(formatNumber), ['0.042', '2.55', '12.3', '123', '0.000', '–', '∞'])
-  assert.deepEqual([1, 0.773, 0.0645, 0.0001234, 1.5e-9, 0].map(formatPercent), ['100.0 %', '77.3 %', '6.45 %', '0.0123 %', '1.5·10⁻⁷ %', '0 %'])
+  assert.deepEqual([0.0421, 2.5549, 12.34, 123.4, -0.0001, NaN, Infinity].map(formatNumber), [
+    '0.042',
+    '2.55',
+    '12.3',
+    '123',
+    '0.000',
+    '–',
+    '∞',
+  ])
+  assert.deepEqual([1, 0.773, 0.0645, 0.0001234, 0.00001234, 1.5e-9, 0].map(formatPercent), [
+    '100.0 %',
+    '77.3 %',
+    '6.45 %',
+    '0.012 %',
+    '0.0012 %',
+    '1.5·10⁻⁷ %',
+    '0 %',
+  ])
   assert.equal(inUnit(Math.LN2, 'bits'), 1)
   assert.equal(inUnit(0.5, 'nats'), 0.5)
 })
@@ -53,7 +69,10 @@ test('a link gives back the view, whatever the text holds', () => {
     selected: { side: 'b', cell: 12 },
   }
   assert.deepEqual(readLink(`#${writeLink(view)}`), view)
-  assert.deepEqual(readLink(writeLink({ ...defaultView, a: { text: 'x', ids: null } })), { ...defaultView, a: { text: 'x', ids: null } })
+  assert.deepEqual(readLink(writeLink({ ...defaultView, a: { text: 'x', ids: null } })), {
+    ...defaultView,
+    a: { text: 'x', ids: null },
+  })
 })
 
 test('a link of nonsense is the default view, one without a text is none', () => {
@@ -71,7 +90,16 @@ const analysis: Analysis = {
     { id: 2, text: ' "b",\n', bytes: bytes(' "b",\n') },
   ],
   positions: [
-    { position: 0, token_id: 1, logsumexp: [3], entropy: [2], varentropy: [1], next: { id: 2, text: ' "b",\n', rank: 4, logprob: [-5.5] }, top: [{ id: 9, text: 'z', logprob: [-0.1] }], token_ids: [{ id: 8, text: 'y', logprob: [null] }] },
+    {
+      position: 0,
+      token_id: 1,
+      logsumexp: [3],
+      entropy: [2],
+      varentropy: [1],
+      next: { id: 2, text: ' "b",\n', rank: 4, logprob: [-5.5] },
+      top: [{ id: 9, text: 'z', logprob: [-0.1] }],
+      token_ids: [{ id: 8, text: 'y', logprob: [null] }],
+    },
     { position: 1, token_id: 2, logsumexp: [3], entropy: [2], varentropy: [1], next: null, top: [], token_ids: [] },
   ],
   summary: [],
