@@ -61,8 +61,9 @@ class Explorer:
             self.page.wait_for_timeout(30)
 
     def wait_done(self):
-        """Until nothing is being computed, and the last thing said is that it is done."""
+        """Until nothing is being computed, the last thing said is that it is done, and the cells have been drawn."""
         self.wait("document.querySelector('#said').textContent === 'Done.' && !document.querySelector('#cancel')")
+        self.page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
     def analyse(self, text, side="a"):
         self.page.fill(f"#text-{side}", text)

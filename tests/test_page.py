@@ -83,8 +83,11 @@ def test_headers(server):
 def test_numbers_are_the_api_s(explorer, server, reply):
     explorer.open()
     explorer.analyse(TEXT)
-    n = len(reply["tokens"])
+    n, summary = len(reply["tokens"]), reply["summary"][0]
     assert explorer.page.locator("#tokens-a [data-cell]").count() == n + 1
+    assert explorer.value("cross_entropy-a") == summary["cross_entropy"]
+    words = f"perplexity {summary['perplexity']:.{1 if summary['perplexity'] >= 10 else 2}f}, {summary['bits_per_byte']:.3f} bits per byte"
+    assert words in explorer.page.locator(".summary").inner_text()
     for cell in (1, 5, n - 1, n):
         position = reply["positions"][cell - 1]
         explorer.choose(cell)
@@ -148,7 +151,6 @@ def test_colours(browser, server, reply, metric, theme):
     places = np.clip((values - low) / (high - low), 0, 1)
     explorer = Explorer(browser, server.url, color_scheme=theme).open(a=TEXT, by=metric)
     try:
-        explorer.wait("document.querySelector('#cell-a-1').style.backgroundColor !== ''")
         colours = explorer.colours()
         assert colours[0] is None
         shown = [(place, colour) for place, colour in zip(places, colours[1:], strict=True)]

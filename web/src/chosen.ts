@@ -43,7 +43,12 @@ export function chosenCells(state: State): Cell[] {
 }
 
 function barsOf(position: Position, logprobs: (ids: number[]) => number[], wanted: number): Bar[] {
-  const entries = position.top.slice(0, wanted).map(({ id, text }, rank) => ({ id, text, rank }))
+  const entries: { id: number; text: string; rank: number }[] = []
+  position.top.slice(0, wanted).forEach((entry, i) => {
+    const before = position.top[i - 1]
+    const tied = before !== undefined && logprobOf(before) === logprobOf(entry)
+    entries.push({ id: entry.id, text: entry.text, rank: tied ? entries[i - 1]!.rank : i })
+  })
   const next = position.next
   if (next && !entries.some(({ id }) => id === next.id)) entries.push({ id: next.id, text: next.text, rank: next.rank })
   const values = logprobs(entries.map(({ id }) => id))

@@ -271,7 +271,7 @@ export function Details() {
   const shown = chosenCells(state).flatMap((cell) => look(state, cell) ?? [])
   const [chosen, other] = shown
   const inOrder = shown.toSorted((one, two) => one.side.localeCompare(two.side))
-  if (!state.analyses.a) return null
+  if (!state.analyses.a?.tokens.length) return null
   if (!chosen) {
     return (
       <aside class="details" aria-label="Distribution">
@@ -287,7 +287,7 @@ export function Details() {
           <Slider ready={chosen.whole !== null} />
           <p class="source" role="status">
             {chosen.whole
-              ? `All ${formatCount(chosen.whole.logits.length)} logits are here: the slider computes nothing on the server.`
+              ? `All ${formatCount(chosen.whole.logits.length)} logits are here; the slider needs no server.`
               : state.hovered
                 ? 'At T = 1. Choose the token for other temperatures.'
                 : 'At T = 1. Fetching the whole distribution …'}

@@ -3,12 +3,13 @@ import { useEffect, useRef } from 'preact/hooks'
 import { colouring, counterpart, pairing } from './colouring'
 import type { Cell, Side } from './link'
 import { formatDifference, formatMetric, metricNames, metricUnit, metricValue, positionOf, unscaled } from './metric'
-import { Choice, TokenText } from './pieces'
+import { Choice, TokenText, Value } from './pieces'
 import { gradient } from './scale'
 import { hover, select, store, type State } from './session'
 import { useStore } from './store'
 import { themeStore } from './theme'
 import { TokensView } from './tokens_view'
+import { formatNats, formatNumber } from './units'
 import type { Metric, Unit } from './types'
 
 const inColours = (state: State) => colouring(state)
@@ -133,6 +134,24 @@ function update(view: TokensView, side: Side, state: State): void {
   view.setMarked(mark)
 }
 
+/** Means over a whole text. */
+function SummaryLine({ side, name }: { side: Side; name: string }) {
+  const row = useStore(store, (state) => state.analyses[side]?.summary[0])
+  const unit = useStore(store, (state) => state.unit)
+  if (!row || row.cross_entropy === null || row.perplexity === null) return null
+  return (
+    <p class="summary">
+      {name}mean surprisal{' '}
+      <Value name={`cross_entropy-${side}`} value={row.cross_entropy}>
+        {formatNats(row.cross_entropy, unit)} {unit}
+      </Value>
+      , perplexity {formatNumber(row.perplexity)}
+      {row.bits_per_byte !== null && `, ${formatNumber(row.bits_per_byte)} bits per byte`}, mean entropy{' '}
+      {formatNats(row.mean_entropy ?? NaN, unit)} {unit}
+    </p>
+  )
+}
+
 function TokenList({ side, label, onEnter }: { side: Side; label: string; onEnter: () => void }) {
   const root = useRef<HTMLDivElement>(null)
   const enter = useRef(onEnter)
@@ -177,10 +196,12 @@ export function TextPanel({ onEnter }: { onEnter: () => void }) {
         {two && <TokenList side="b" label="Tokens of text B" onEnter={onEnter} />}
       </div>
       <div class="under">
-        <p class="hint">
+        <div class="hint">
+          <SummaryLine side="a" name={two ? 'A: ' : ''} />
+          {two && <SummaryLine side="b" name="B: " />}
           Each token is coloured by the distribution that the model had before it. Arrow keys walk, Enter goes to the
           alternatives. {words}
-        </p>
+        </div>
         <Legend />
       </div>
     </section>
