@@ -76,7 +76,7 @@ static uint64_t dim_size(const enc_source *s, int iprompt, dim d) {
 /// Values of one row: all dimensions but the first. 0: the tensor is left out.
 static size_t row_values(const enc_source *s, const struct kind *k) {
     if (k->is_stat && !s->request->stats) return 0;
-    if (k == &kinds[OFFSETS] && !s->request->offsets[0]) return 0; // prompts are all of text or all of ids
+    if (k == &kinds[OFFSETS] && !s->request->offsets[0]) return 0;            // prompts are all of text or all of ids
     return (size_t)(dim_size(s, 0, k->dims[1]) * dim_size(s, 0, k->dims[2])); // neither depends on the prompt
 }
 
