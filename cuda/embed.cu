@@ -2,30 +2,36 @@
  * embed.cu: what moves rows and works element by element: embedding gather with dequantisation, gather, gated
  * activations, add. Each is bounded by memory, and small beside the products.
  */
-#include "common.cuh"
+#include "tile.cuh"
 
 /*
  * Kernel card: embed
  *   out[r][i] = (scale q + add) * factor of row ids[r]; a quantised weight has the file's exact value
- *   w packed [n_vocab_pad, k_pad] -> out [n_rows, n_in]; grid n_rows, block 128
- *   bytes 1.25 to 3.25 read and 4 written an element; not measured
+ *   w packed [n_vocab_pad, k_pad] of any packing -> out [n_rows, n_in]; grid n_rows, block 128
+ *   bytes 0.75 to 3.25 read and 4 written an element; bounded by memory; not measured
  *   reference embed of src/cpu/cpu_backend.c; test embed of tests/unit/test_backend_ops.c
  */
+__device__ __forceinline__ float weight_at(const embed_params &p, int id, int i) {
+    const int stage = i / BLOCK_K, k = i % BLOCK_K;
+    if (p.packing == PACK_FLOAT && p.bf16)
+        return __uint_as_float((unsigned)((const unsigned short *)b16::at(p.w, 0, id, stage))[BF16_PLACE(k)] << 16);
+    const float2 scale = ((const float2 *)p.w.scales)[(int64_t)(i / p.group) * p.w.n_rows_pad + id];
+    if (p.packing == PACK_FLOAT) {
+        int q = 0;
+#pragma unroll
+        for (int limb = 0; limb < F32_PLANES; limb++) q = q * 256 + (signed char)f32::at(p.w, limb, id, stage)[k];
+        return __fmul_rn(scale.x * (1.0f / 65536.0f), (float)q);
+    }
+    // The product is exact: a quant has at most 8 bits and a scale at most 18.
+    const int q = p.packing == PACK_N32 ? n32::at(p.w, 0, id, stage)[k / 32 * 16 + k % 16] >> k / 16 % 2 * 4 & 15
+                                        : (signed char)q32::at(p.w, 0, id, stage)[k];
+    return __fmaf_rn(scale.x, (float)q, scale.y);
+}
+
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) embed(const __grid_constant__ embed_params p) {
     const int id = p.ids[blockIdx.x];
-    const int64_t plane = (int64_t)p.w.n_rows_pad * p.w.k_pad;
-    const signed char *limbs = p.w.limbs + (int64_t)id * p.w.k_pad;
-    for (int i = threadIdx.x; i < p.n_in; i += ROW_THREADS) {
-        const float2 scale = p.w.scales[(int64_t)(i / p.group) * p.w.n_rows_pad + id];
-        float w;
-        if (p.w_limbs == 1) { // the product is exact: a quant has at most 8 bits and a scale at most 18
-            w = __fmaf_rn(scale.x, (float)limbs[i], scale.y);
-        } else {
-            const int q = (limbs[i] * 256 + limbs[plane + i]) * 256 + limbs[2 * plane + i];
-            w = __fmul_rn(scale.x * (1.0f / 65536.0f), (float)q);
-        }
-        p.out[(int64_t)blockIdx.x * p.n_in + i] = __fmul_rn(w, p.scale);
-    }
+    for (int i = threadIdx.x; i < p.n_in; i += ROW_THREADS)
+        p.out[(int64_t)blockIdx.x * p.n_in + i] = __fmul_rn(weight_at(p, id, i), p.scale);
 }
 
 /*

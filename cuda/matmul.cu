@@ -1,27 +1,34 @@
 /*
- * matmul.cu: activations into limbs, the product of a batch with a weight matrix, and single logits by the same sums.
- * The arithmetic and the tile are limbs.cuh's.
+ * matmul.cu: activations packed for the products, the product of a batch with a weight matrix, and single logits by the
+ * same sums. The tile is tile.cuh's; the arithmetic of `exact` is limbs.cuh's, that of `bf16` bf16.cuh's.
  */
+#include "bf16.cuh"
 #include "limbs.cuh"
 
-// ------------------------------------------------------------------------------------------------- pack_activations
+// --------------------------------------------------------------------------------------------------- pack_{limbs,bf16}
 /*
- * Kernel card: pack_activations
- *   q = round(x 2^k), |q| <= LIMB_MAX, the largest such k for each group; limbs of q; scale 2^-k; sum of q 2^-k
- *   x [n_rows, n_in] f32 -> limbs [3, n_rows_pad, k_pad] int8, scales [k_pad / group, n_rows_pad]; rows past n_rows:
- * zero grid (ceil(k_pad / 1024), n_rows_pad), block 256: a lane has 4 inputs, a group is 8 or 4 lanes bytes 4 n_rows
- * n_in read, 3.25 n_rows_pad k_pad written; bounded by memory; share of the bound: not measured not finite: the group's
- * scale is NaN, so every sum that it enters is NaN reference pack_row in tests/unit/test_backend_ops.c; test
- * pack_activations there
+ * Kernel cards: pack_limbs, pack_bf16 (x [n_rows, n_in] f32 -> an operand of params.h; rows past n_rows: zero)
+ *   limbs: q = round(x 2^k), |q| <= LIMB_MAX, the largest such k for each group; limbs of q; scale 2^-k; sum of q 2^-k
+ *   bf16: x to the nearest bf16; sum of a group's rounded values, by a fixed tree
+ *   grid (ceil(k_pad / 1024), n_rows_pad), block 256: a lane has 4 inputs, a group is 8 or 4 lanes
+ *   bytes 4 n_rows n_in read, 3.25 or 2.13 n_rows_pad k_pad written; bounded by memory; share of the bound: not measured
+ *   not finite: the group's scale is NaN (limbs), or the value stays what it is (bf16), so that every sum that it enters
+ *   is not finite
+ *   reference pack_group of src/cuda/cuda_weight.c for limbs; tests quantised_matmul, quantised_poison of
+ *   tests/unit/test_backend_ops.c
  */
-template <int LANES> __device__ __forceinline__ void pack_group(const pack_params &p, int row, int k0) {
+__device__ __forceinline__ void load_inputs(float (&x)[4], const pack_params &p, int row, int k0) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        x[i] = row < p.n_rows && k0 + i < p.n_in ? p.x[(int64_t)row * p.n_in + k0 + i] : 0.0f;
+}
+
+template <int LANES> __device__ __forceinline__ void pack_limbs_group(const pack_params &p, int row, int k0) {
     float x[4];
+    load_inputs(x, p, row, k0);
     unsigned largest = 0; // as bits: NaN and infinity sort above all numbers
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        x[i] = row < p.n_rows && k0 + i < p.n_in ? p.x[(int64_t)row * p.n_in + k0 + i] : 0.0f;
-        largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffu);
-    }
+    for (int i = 0; i < 4; i++) largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffu);
     largest = lanes_reduce<LANES>(largest, op_max());
     const int exponent = (int)(largest >> 23);
     const bool finite = exponent < 255;
@@ -29,7 +36,7 @@ template <int LANES> __device__ __forceinline__ void pack_group(const pack_param
     if (finite && __fmul_rn(__uint_as_float(largest), __int_as_float((127 + k) << 23)) > (float)LIMB_MAX) k--;
     const float up = finite ? __int_as_float((127 + k) << 23) : 0.0f;
     int sum = 0;
-    uint32_t limbs[A_LIMBS] = {0, 0, 0}; // four bytes each
+    uint32_t limbs[LIMBS_PLANES] = {}; // four bytes each
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int q = finite ? __float2int_rn(__fmul_rn(x[i], up)) : 0;
@@ -42,34 +49,56 @@ template <int LANES> __device__ __forceinline__ void pack_group(const pack_param
     sum = lanes_reduce<LANES>(sum, op_add());
     if (k0 >= p.k_pad) return;
 #pragma unroll
-    for (int limb = 0; limb < A_LIMBS; limb++)
-        *(uint32_t *)(p.limbs + ((int64_t)limb * p.n_rows_pad + row) * p.k_pad + k0) = limbs[limb];
+    for (int limb = 0; limb < LIMBS_PLANES; limb++)
+        *(uint32_t *)(p.elements + ((int64_t)limb * p.n_rows_pad + row) * p.k_pad + k0) = limbs[limb];
     const float scale = finite ? __int_as_float((127 - k) << 23) : __int_as_float(0x7fffffff);
     if (threadIdx.x % LANES == 0)
-        p.scales[(int64_t)(k0 / (4 * LANES)) * p.n_rows_pad + row] =
+        ((float2 *)p.scales)[(int64_t)(k0 / (4 * LANES)) * p.n_rows_pad + row] =
             make_float2(scale, __fmul_rn(__int2float_rn(sum), scale));
 }
 
-extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_activations(const __grid_constant__ pack_params p) {
+extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_limbs(const __grid_constant__ pack_params p) {
     const int k0 = (blockIdx.x * FLAT_THREADS + threadIdx.x) * 4;
     if (p.group == 32)
-        pack_group<8>(p, blockIdx.y, k0);
+        pack_limbs_group<8>(p, blockIdx.y, k0);
     else
-        pack_group<4>(p, blockIdx.y, k0);
+        pack_limbs_group<4>(p, blockIdx.y, k0);
+}
+
+extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_bf16(const __grid_constant__ pack_params p) {
+    const int k0 = (blockIdx.x * FLAT_THREADS + threadIdx.x) * 4, row = blockIdx.y;
+    float x[4];
+    load_inputs(x, p, row, k0);
+    const uint32_t low = to_bf16x2(x[0], x[1]), high = to_bf16x2(x[2], x[3]);
+    float sum = (__uint_as_float(low << 16) + __uint_as_float(low & 0xffff0000u)) +
+                (__uint_as_float(high << 16) + __uint_as_float(high & 0xffff0000u));
+    sum = lanes_reduce<4>(sum, op_add());
+    const float next = __shfl_xor_sync(FULL_WARP, sum, 4); // the other half of a group of 32
+    if (p.group == 32) sum += next;
+    if (k0 >= p.k_pad) return;
+    uint32_t *words = (uint32_t *)p.elements + ((int64_t)row * p.k_pad + BF16_PLACE(k0)) / 2;
+    words[0] = low;
+    words[4] = high; // BF16_PLACE(k0 + 2) is 8 further
+    if (k0 % p.group == 0) ((float *)p.scales)[(int64_t)(k0 / p.group) * p.n_rows_pad + row] = sum;
 }
 
 // ----------------------------------------------------------------------------------------------------------- matmul
 /*
- * Kernel card: matmul_{q32,q16,f32}_m{64,16}
+ * Kernel card: matmul_{n32,q32,q16,f32}_m{64,16} (`exact`), matmul_bf16_{n32,q32,q16,b16}_m{64,16} (`bf16`)
  *   out[r][o] = cap(sum_k x[r][k] w[o][k] + bias[o]), groups of inputs folded in ascending order in f32
  *   x packed [n_rows_pad, k_pad], w packed [n_out_pad, k_pad] -> out [n_rows, n_out] f32
  *   grid (rows / BLOCK_M, n_out / 128), so that blocks that share weights run together; block 256: 2 x 4 warps of
- *   32 x 32 outputs, or 1 x 8 of 16 x 16; 3 stages (2 for float weights) of 64 inputs, GEMM_SHARED bytes
- *   2 n_rows n_out k operations; weights read rows / BLOCK_M times, mostly from L2
- *   bounded by folding (limbs.cuh) for many rows, by the weights' bytes for few; share of the bound: not measured
- *   a 4-bit format takes 8 bits here, with its scales 10: twice the file's bytes at few rows
- *   accumulators int32 within a group, f32 over groups; a row's bits depend on the row and the weights alone
- *   reference gemm of src/cpu/cpu_ops_ref.c; test matmul of tests/unit/test_backend_ops.c
+ *   32 x 32 outputs, or 1 x 8 of 16 x 16; GEMM_SHARED bytes: 3 stages of 64 inputs, 4 for few rows, 2 for F32
+ *   2 n_rows n_out k operations; weights read rows / BLOCK_M times, mostly from L2: bytes a weight 0.75 (N32), 1.25 (Q32),
+ *   1.5 (Q16), 3.25 (F32), 2 (B16); a 4-bit format has 0.63 or 0.56 in its file, the rest is scales of 32 bits
+ *   few rows: bounded by the weights' bytes. Many: by the issue of what is no mma: for 16 x 8 outputs and 32 inputs 28
+ *   instructions a warp to fold limbs beside 3 mma; `bf16` 8 to fold and 8 (N32: 6) to make bf16 of quants beside 2 mma,
+ *   so at 4 instructions a clock at most 73 % of an A100's tensor peak (1,024 multiply-adds a clock); mma.sync itself
+ *   reaches about two thirds of what wgmma does on Hopper, and less of tcgen05 on Blackwell
+ *   share of the bound: not measured
+ *   accumulators: int32 or f32 within a group, f32 over groups, in order; a row's bits depend on the row and the weights
+ *   alone, and are the same with both BLOCK_M
+ *   reference gemm of src/cpu/cpu_ops_ref.c; tests matmul, quantised_matmul of tests/unit/test_backend_ops.c
  */
 template <typename S> __device__ __forceinline__ void matmul(const matmul_params &p) {
     extern __shared__ __align__(16) uint8_t shared[];
@@ -89,63 +118,77 @@ template <typename S> __device__ __forceinline__ void matmul(const matmul_params
             }
 }
 
-#define MATMUL_KERNEL(name, w_limbs, group, block_m)                                                                   \
-    extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1) name(const __grid_constant__ matmul_params p) {      \
-        matmul<tile_shape<w_limbs, group, block_m>>(p);                                                                \
+#define MATMUL_KERNEL(name, a, w, arithmetic, packing, block_m)                                                        \
+    extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1)                                                      \
+        name##_m##block_m(const __grid_constant__ matmul_params p) {                                                   \
+        matmul<TILE_SHAPE(a, w, arithmetic, packing, block_m)>(p);                                                     \
     }
-MATMUL_KERNEL(matmul_q32_m64, 1, 32, 64)
-MATMUL_KERNEL(matmul_q16_m64, 1, 16, 64)
-MATMUL_KERNEL(matmul_f32_m64, 3, 32, 64)
-MATMUL_KERNEL(matmul_q32_m16, 1, 32, 16)
-MATMUL_KERNEL(matmul_q16_m16, 1, 16, 16)
-MATMUL_KERNEL(matmul_f32_m16, 3, 32, 16)
+MATMUL_KERNEL(matmul_n32, LIMBS, N32, exact, n32, 64)
+MATMUL_KERNEL(matmul_n32, LIMBS, N32, exact, n32, 16)
+MATMUL_KERNEL(matmul_q32, LIMBS, Q32, exact, q32, 64)
+MATMUL_KERNEL(matmul_q32, LIMBS, Q32, exact, q32, 16)
+MATMUL_KERNEL(matmul_q16, LIMBS, Q16, exact, q16, 64)
+MATMUL_KERNEL(matmul_q16, LIMBS, Q16, exact, q16, 16)
+MATMUL_KERNEL(matmul_f32, LIMBS, F32, exact, f32, 64)
+MATMUL_KERNEL(matmul_f32, LIMBS, F32, exact, f32, 16)
+MATMUL_KERNEL(matmul_bf16_n32, BF16, N32, bf16, n32, 64)
+MATMUL_KERNEL(matmul_bf16_n32, BF16, N32, bf16, n32, 16)
+MATMUL_KERNEL(matmul_bf16_q32, BF16, Q32, bf16, q32, 64)
+MATMUL_KERNEL(matmul_bf16_q32, BF16, Q32, bf16, q32, 16)
+MATMUL_KERNEL(matmul_bf16_q16, BF16, Q16, bf16, q16, 64)
+MATMUL_KERNEL(matmul_bf16_q16, BF16, Q16, bf16, q16, 16)
+MATMUL_KERNEL(matmul_bf16_b16, BF16, B16, bf16, b16, 64)
+MATMUL_KERNEL(matmul_bf16_b16, BF16, B16, bf16, b16, 16)
 
 // ------------------------------------------------------------------------------------------------------ pair_logits
 /*
- * Kernel card: pair_logits
+ * Kernel card: pair_logits_{n32,q32,q16,f32}, pair_logits_bf16_{n32,q32,q16,b16}
  *   out[i] = the logit of row pairs[i].row for token pairs[i].id, bit for bit that of matmul and project_stats
- *   grid ceil(n_pairs / 8), block 256: a warp a pair; a lane makes the integer sums of every 32nd group, then all lanes
- *   fold the groups in order
- *   bytes about 4 k a pair; a few pairs a row, so bounded by latency; not measured
+ *   grid ceil(n_pairs / 16), block 64: a warp makes 8 pairs as the diagonal of an mma tile, so that the order of sums
+ *   within mma, which no one promises, is the products' own; the tile's other sums are dropped
+ *   bytes about 3 k (`bf16`) or 4 k a pair, 16 by 16; a few pairs a row, so bounded by latency; not measured
  *   reference and test: those of project_stats
  */
-__device__ __forceinline__ int dot_bytes(const signed char *a, const signed char *w, int n) {
-    int sum = 0;
-    for (int i = 0; i < n; i += 4) sum = __dp4a(*(const int *)(a + i), *(const int *)(w + i), sum);
-    return sum;
+template <typename P, typename W> __device__ __forceinline__ void pair_logits(const pair_params &p) {
+    using A = typename P::activation;
+    const int lane = threadIdx.x % WARP, first = (blockIdx.x * PAIR_THREADS + threadIdx.x) / WARP * 8;
+    if (first >= p.n_pairs) return; // whole warps
+    const logit_pair pair = p.pairs[min(first + lane / 4, p.n_pairs - 1)];
+    const int id = max(pair.id, 0);
+    float acc[4] = {};
+    for (int step = 0; step < p.x.k_pad / STEP_K; step++) {
+        typename P::a_fragment a;
+        typename P::template w_fragment<W> w;
+        P::gather_a(a, p.x, pair.row, step);
+        P::template gather_w<W>(w, p.w, id, step);
+        if constexpr (W::SCALE_BYTES == 0) {
+            P::template fold<W>(acc, a, w, 0, {}, {});
+        } else {
+#pragma unroll
+            for (int group = 0; group < W::STEP_GROUPS; group++) {
+                const int64_t at = step * W::STEP_GROUPS + group;
+                const auto sa = *(const typename P::a_scale *)(p.x.scales +
+                                                               (at * p.x.n_rows_pad + pair.row) * A::SCALE_BYTES);
+                const float2 sw = *(const float2 *)(p.w.scales + (at * p.w.n_rows_pad + id) * W::SCALE_BYTES);
+                P::template fold<W>(acc, a, w, group, {sa, sa}, {sw.x, sw.y, sw.x, sw.y});
+            }
+        }
+    }
+    // Lane 4 r + t holds columns 2 t and 2 t + 1 of row r.
+    if (lane % 4 == lane / 8 && first + lane / 4 < p.n_pairs)
+        p.out[first + lane / 4] =
+            pair.id < 0 ? INFINITY : finish_sum(lane / 4 % 2 ? acc[1] : acc[0], p.bias, id, p.softcap);
 }
 
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1) pair_logits(const __grid_constant__ pair_params p) {
-    const int ipair = blockIdx.x * (GEMM_THREADS / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    if (ipair >= p.n_pairs) return; // whole warps
-    const logit_pair pair = p.pairs[ipair];
-    if (pair.id < 0) {
-        if (lane == 0) p.out[ipair] = INFINITY;
-        return;
+#define PAIR_KERNEL(name, arithmetic, packing)                                                                         \
+    extern "C" __global__ void __launch_bounds__(PAIR_THREADS) name(const __grid_constant__ pair_params p) {           \
+        pair_logits<arithmetic, packing>(p);                                                                           \
     }
-    const int64_t a_plane = (int64_t)p.x.n_rows_pad * p.x.k_pad, w_plane = (int64_t)p.w.n_rows_pad * p.w.k_pad;
-    const signed char *a = p.x.limbs + (int64_t)pair.row * p.x.k_pad, *w = p.w.limbs + (int64_t)pair.id * p.w.k_pad;
-    const int n_groups = p.x.k_pad / p.group, n = p.group;
-    float acc = 0.0f;
-    for (int first = 0; first < n_groups; first += WARP) {
-        const int group = first + lane, k = group * n;
-        int high = 0, low = 0;
-        float2 sa = {0.0f, 0.0f}, sw = {0.0f, 0.0f};
-        if (group < n_groups) {
-            high = 256 * dot_bytes(a + k, w + k, n) + dot_bytes(a + a_plane + k, w + k, n);
-            low = dot_bytes(a + 2 * a_plane + k, w + k, n);
-            if (p.w_limbs == 3) {
-                high += dot_bytes(a + k, w + w_plane + k, n);
-                low += dot_bytes(a + a_plane + k, w + w_plane + k, n) + dot_bytes(a + k, w + 2 * w_plane + k, n);
-            }
-            sa = p.x.scales[(int64_t)group * p.x.n_rows_pad + pair.row];
-            sw = p.w.scales[(int64_t)group * p.w.n_rows_pad + pair.id];
-        }
-        for (int i = 0; i < min(WARP, n_groups - first); i++) {
-            const float2 ai = {__shfl_sync(FULL_WARP, sa.x, i), __shfl_sync(FULL_WARP, sa.y, i)};
-            const float2 wi = {__shfl_sync(FULL_WARP, sw.x, i), __shfl_sync(FULL_WARP, sw.y, i)};
-            acc = fold_group(acc, __shfl_sync(FULL_WARP, high, i), __shfl_sync(FULL_WARP, low, i), ai, wi);
-        }
-    }
-    if (lane == 0) p.out[ipair] = finish_sum(acc, p.bias, pair.id, p.softcap);
-}
+PAIR_KERNEL(pair_logits_n32, exact, n32)
+PAIR_KERNEL(pair_logits_q32, exact, q32)
+PAIR_KERNEL(pair_logits_q16, exact, q16)
+PAIR_KERNEL(pair_logits_f32, exact, f32)
+PAIR_KERNEL(pair_logits_bf16_n32, bf16, n32)
+PAIR_KERNEL(pair_logits_bf16_q32, bf16, q32)
+PAIR_KERNEL(pair_logits_bf16_q16, bf16, q16)
+PAIR_KERNEL(pair_logits_bf16_b16, bf16, b16)

@@ -2,16 +2,21 @@
  * params.h: what host and kernels agree on: packed layouts, tile sizes, and one struct of arguments for each kernel.
  * Valid in C and in CUDA. Pointers are device addresses; the host sees them as integers.
  *
- * Packed operands. Products are made of int8 limbs, so that sums over a group of GROUP consecutive inputs are exact
- * integers. A value is scale * (integer) + add, one (scale, add) for each group:
+ * Packed operands. Products are made of groups of GROUP consecutive inputs that share a scale: a value is
+ * scale * (element) + add, one (scale, add) for each group. Elements lie in planes:
  *
- *   activations   3 limbs: 65536 hi + 256 mid + lo, |.| <= LIMB_MAX; scale is a power of two; `add` holds the sum of
- *                 the group's values instead, which a weight's add is multiplied by
- *   PACK_Q32/Q16  1 limb: the quant of a GGUF format as it is, in groups of 32 or 16; exact
- *   PACK_F32      3 limbs of a float weight, in groups of 32: 2^-22 of the group's largest; scale times 65536
+ *   LIMBS  activations of `exact`: 3 int8 limbs, 65536 hi + 256 mid + lo, |.| <= LIMB_MAX, so that the sums of a group
+ *          are exact integers; scale is a power of two, `add` holds the sum of the group's values instead, which a
+ *          weight's add is multiplied by
+ *   BF16   activations of `bf16`: the value rounded to bf16, at BF16_PLACE; of the scale there is the sum alone
+ *   N32    a weight's quant of 4 bits, less the format's smallest; byte b of a group: quants b and b + 16
+ *   Q32    a quant of up to 8 bits as it is; exact, as N32 is
+ *   Q16    the same in groups of 16
+ *   F32    3 limbs of a float weight, in groups of 32: 2^-22 of the group's largest; scale times 65536 (`exact`)
+ *   B16    a float weight rounded to bf16, at BF16_PLACE; it has no scale (`bf16`)
  *
- *   limbs   int8 [n_limbs][n_rows_pad][k_pad]
- *   scales  float2 {scale, add} [k_pad / GROUP][n_rows_pad]
+ *   elements  [n_planes][n_rows_pad][k_pad * bits / 8]
+ *   scales    [k_pad / GROUP][n_rows_pad]
  *
  * Rows are padded to a tile and k to BLOCK_K with zeros, so that main loops have no tails.
  */
@@ -28,10 +33,10 @@
 enum {
     GEMM_THREADS = 256,
     BLOCK_N = 128,              // outputs (vocabulary) of a tile
-    BLOCK_K = 64,               // inputs of a pipeline stage: a row of a stage is 64 bytes, four 16-byte chunks
+    BLOCK_K = 64,               // inputs of a pipeline stage
+    STEP_K = 32,                // inputs of a step of the inner loop: a group of 32, or two of 16
     BLOCK_M_LARGE = 64,         // tokens of a tile
     BLOCK_M_SMALL = 16,         // tokens of a tile when there are few: the same sums in the same order
-    A_LIMBS = 3,                // of an activation
     LIMB_MAX = 8355711,         // 127 * 65536 + 127 * 256 + 127
     LOGITS_PITCH = BLOCK_N + 4, // floats between rows of a tile of logits in shared memory: no bank conflicts by quads
 
@@ -42,32 +47,52 @@ enum {
 
     ROW_THREADS = 128,  // threads of a block that works on one row
     FLAT_THREADS = 256, // threads of a block of an element-wise kernel
+    PAIR_THREADS = 64,  // a warp makes 8 single logits
     TOP_SLACK = 64,     // a list of best entries is cut to N … N + TOP_SLACK
     TOP_ROOM = 512,     // and has room for N + TOP_ROOM; more than BLOCK_N + TOP_SLACK
     TOP_MAX = 1024,     // N at most
     MERGE_THREADS = 256,
 };
 
-/// Bytes of shared memory of one stage, and stages: the float packing has three times the weights.
-#define STAGE_BYTES(w_limbs, group, block_m)                                                                           \
-    ((A_LIMBS * (block_m) + (w_limbs)*BLOCK_N) * BLOCK_K + BLOCK_K / (group) * ((block_m) + BLOCK_N) * 8)
-#define NUM_STAGES(w_limbs)                  ((w_limbs) == 1 ? 3 : 2)
-#define GEMM_SHARED(w_limbs, group, block_m) (NUM_STAGES(w_limbs) * STAGE_BYTES(w_limbs, group, block_m))
+/// Formats of packed operands: planes, bits of an element, bytes of a scale. A group's inputs are the weights' matter.
+enum {
+    LIMBS_PLANES = 3, LIMBS_BITS = 8, LIMBS_SCALE = 8,
+    BF16_PLANES = 1, BF16_BITS = 16, BF16_SCALE = 4,
+    N32_PLANES = 1, N32_BITS = 4, N32_SCALE = 8, N32_GROUP = 32,
+    Q32_PLANES = 1, Q32_BITS = 8, Q32_SCALE = 8, Q32_GROUP = 32,
+    Q16_PLANES = 1, Q16_BITS = 8, Q16_SCALE = 8, Q16_GROUP = 16,
+    F32_PLANES = 3, F32_BITS = 8, F32_SCALE = 8, F32_GROUP = 32,
+    B16_PLANES = 1, B16_BITS = 16, B16_SCALE = 0, B16_GROUP = 32,
+};
+/// How a weight is packed, in the order of kernels.def. PACK_FLOAT is F32 for `exact` and B16 for `bf16`.
+enum { PACK_N32, PACK_Q32, PACK_Q16, PACK_FLOAT, N_PACKINGS };
+
+/// Where input k lies in a row of bf16: the four inputs that four bytes of quants hold are those that one lane gives to
+/// mma m16n8k16, so that quants need no shuffle.
+#define BF16_PLACE(k) (((k) & ~15) | ((k)&2) << 2 | ((k) >> 1 & 6) | ((k)&1))
+
+/// Bytes of shared memory of one stage of the product of operands a and w, and stages: few rows leave room for more
+/// bytes under way, float weights for less.
+#define STAGE_ROW_BYTES(format, w)                                                                                     \
+    (format##_PLANES * BLOCK_K * format##_BITS / 8 + (w##_SCALE ? BLOCK_K / w##_GROUP * format##_SCALE : 0))
+#define STAGE_BYTES(a, w, block_m) ((block_m)*STAGE_ROW_BYTES(a, w) + BLOCK_N * STAGE_ROW_BYTES(w, w))
+#define NUM_STAGES(w, block_m)    (w##_PLANES > 1 ? 2 : (block_m) == BLOCK_M_SMALL ? 4 : 3)
+#define GEMM_SHARED(a, w, block_m) (NUM_STAGES(w, block_m) * STAGE_BYTES(a, w, block_m))
 #define ATTENTION_PITCH(head_dim)            ((head_dim) + 1)
 #define ATTENTION_SHARED(head_dim, chunks)                                                                             \
     (((ATTENTION_ROWS + ATTENTION_KEYS) * ATTENTION_PITCH(head_dim) + ATTENTION_KEYS * 32 * (chunks)) * 4)
 
 /// One packed operand.
 typedef struct packed_matrix {
-    DEVICE(const signed char) limbs; // [n_limbs][n_rows_pad][k_pad]
-    DEVICE(const float2) scales;     // [k_pad / group][n_rows_pad]
+    DEVICE(const unsigned char) elements; // [n_planes][n_rows_pad][k_pad * bits / 8]
+    DEVICE(const unsigned char) scales;   // [k_pad / group][n_rows_pad] float2, or float for BF16
     int n_rows_pad, k_pad;
 } packed_matrix;
 
 typedef struct pack_params {
-    DEVICE(const float) x;     // [n_rows][n_in]
-    DEVICE(signed char) limbs; // [3][n_rows_pad][k_pad]
-    DEVICE(float2) scales;     // [k_pad / group][n_rows_pad]
+    DEVICE(const float) x;           // [n_rows][n_in]
+    DEVICE(unsigned char) elements; // as packed_matrix has them
+    DEVICE(unsigned char) scales;
     int n_rows, n_in, n_rows_pad, k_pad;
     int group; // 16 or 32
 } pack_params;
@@ -91,7 +116,6 @@ typedef struct pair_params {
     DEVICE(const logit_pair) pairs; // [n_pairs]
     DEVICE(float) out;              // [n_pairs]
     int n_pairs;
-    int w_limbs, group;
     float softcap;
 } pair_params;
 
@@ -132,7 +156,9 @@ typedef struct embed_params {
     packed_matrix w;
     DEVICE(const int) ids; // [n_rows]
     DEVICE(float) out;     // [n_rows][n_in]
-    int n_in, w_limbs, group;
+    int n_in;
+    int packing, group; // PACK_…
+    int bf16;           // floats are B16
     float scale;
 } embed_params;
 

@@ -3,6 +3,7 @@
  * Logits live in a tile of shared memory and are dropped. Three kernels run in turn: pair_logits (matmul.cu) makes the
  * targets' logits, project_stats the tiles' statistics and lists of candidates, project_merge one result a row.
  */
+#include "bf16.cuh"
 #include "limbs.cuh"
 
 typedef unsigned long long key64;
@@ -15,7 +16,7 @@ __device__ __forceinline__ key64 make_key(float logit, int id) {
 }
 
 /*
- * Kernel card: project_stats_{q32,q16,f32}_m{64,16}
+ * Kernel card: project_stats_{n32,q32,q16,f32}_m{64,16} (`exact`), project_stats_bf16_{n32,q32,q16,b16}_m{64,16} (`bf16`)
  *   logits of a tile [BLOCK_M, 128]; with m = the row's largest there and x = (logit - m) / T for every temperature:
  *   sums of exp x, x exp x, x^2 exp x (Milakov and Gimelshein, arXiv 1805.02867, with two more moments); logits above
  *   the target's; a list that holds the N best of the part (and more)
@@ -204,16 +205,27 @@ template <typename S> __device__ __forceinline__ void project_stats(const stats_
     finish_lists<S::BLOCK_M>(p, lists, row0);
 }
 
-#define STATS_KERNEL(name, w_limbs, group, block_m)                                                                    \
-    extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1) name(const __grid_constant__ stats_params p) {       \
-        project_stats<tile_shape<w_limbs, group, block_m>>(p);                                                         \
+#define STATS_KERNEL(name, a, w, arithmetic, packing, block_m)                                                         \
+    extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1)                                                      \
+        name##_m##block_m(const __grid_constant__ stats_params p) {                                                    \
+        project_stats<TILE_SHAPE(a, w, arithmetic, packing, block_m)>(p);                                              \
     }
-STATS_KERNEL(project_stats_q32_m64, 1, 32, 64)
-STATS_KERNEL(project_stats_q16_m64, 1, 16, 64)
-STATS_KERNEL(project_stats_f32_m64, 3, 32, 64)
-STATS_KERNEL(project_stats_q32_m16, 1, 32, 16)
-STATS_KERNEL(project_stats_q16_m16, 1, 16, 16)
-STATS_KERNEL(project_stats_f32_m16, 3, 32, 16)
+STATS_KERNEL(project_stats_n32, LIMBS, N32, exact, n32, 64)
+STATS_KERNEL(project_stats_n32, LIMBS, N32, exact, n32, 16)
+STATS_KERNEL(project_stats_q32, LIMBS, Q32, exact, q32, 64)
+STATS_KERNEL(project_stats_q32, LIMBS, Q32, exact, q32, 16)
+STATS_KERNEL(project_stats_q16, LIMBS, Q16, exact, q16, 64)
+STATS_KERNEL(project_stats_q16, LIMBS, Q16, exact, q16, 16)
+STATS_KERNEL(project_stats_f32, LIMBS, F32, exact, f32, 64)
+STATS_KERNEL(project_stats_f32, LIMBS, F32, exact, f32, 16)
+STATS_KERNEL(project_stats_bf16_n32, BF16, N32, bf16, n32, 64)
+STATS_KERNEL(project_stats_bf16_n32, BF16, N32, bf16, n32, 16)
+STATS_KERNEL(project_stats_bf16_q32, BF16, Q32, bf16, q32, 64)
+STATS_KERNEL(project_stats_bf16_q32, BF16, Q32, bf16, q32, 16)
+STATS_KERNEL(project_stats_bf16_q16, BF16, Q16, bf16, q16, 64)
+STATS_KERNEL(project_stats_bf16_q16, BF16, Q16, bf16, q16, 16)
+STATS_KERNEL(project_stats_bf16_b16, BF16, B16, bf16, b16, 64)
+STATS_KERNEL(project_stats_bf16_b16, BF16, B16, bf16, b16, 16)
 
 // ----------------------------------------------------------------------------------------------------- project_merge
 /*

@@ -19,8 +19,6 @@ typedef enum cuda_kernel {
     N_CUDA_KERNELS
 } cuda_kernel;
 
-typedef enum packing { PACK_Q32, PACK_Q16, PACK_F32 } packing; // in the order of kernels.def
-
 struct backend_buffer {
     int n_rows, n_features;
     cuda_address data; // [n_rows][n_features] f32
@@ -28,9 +26,9 @@ struct backend_buffer {
 
 struct backend_weight {
     int n_out, n_in;
-    packing packing;
+    int packing;          // PACK_…
     packed_matrix packed; // of matrices
-    cuda_address memory;  // its limbs and scales in one piece, or the vector [n_out] f32
+    cuda_address memory;  // its elements and scales in one piece, or the vector [n_out] f32
 };
 
 struct backend_kv {
@@ -60,6 +58,7 @@ typedef struct cuda_backend {
     cuda_module module;
     cuda_function kernels[N_CUDA_KERNELS];
     int n_multiprocessors;
+    bool bf16;            // the precision; else exact
     char name[96];        // of the device and its code
     logitd_error failure; // the first one; status 0 while there is none
 
@@ -114,20 +113,24 @@ void cuda_wait(cuda_backend *cuda);
 /// Queues a kernel with its argument struct.
 void cuda_launch(cuda_backend *cuda, cuda_kernel kernel, int grid_x, int grid_y, int shared_bytes, const void *params);
 
+// ------------------------------------------------------------------------------------------------ cuda_backend.c
+
+/// The dynamic shared memory of a kernel whose size is fixed.
+int cuda_kernel_shared_bytes(cuda_kernel kernel);
+
 // ------------------------------------------------------------------------------------------------ cuda_weight.c
 
 backend_weight *cuda_weight_create(backend *b, const gguf_tensor *tensor, int first_out, int n_out, bool multiplied,
                                    logitd_error *err);
 void cuda_weight_destroy(backend *b, backend_weight *w);
-/// Inputs of a group, and limbs of a weight.
-int cuda_packing_group(packing p);
-int cuda_packing_limbs(packing p);
+/// Inputs of a weight that share a scale.
+int cuda_packing_group(int packing);
 
 // ------------------------------------------------------------------------------------------------ cuda_project.c
 
-/// Bytes of n_rows rows of n_features as limbs, at most.
+/// Bytes of n_rows rows of n_features packed for products, at most.
 size_t cuda_packed_bytes(int n_rows, int n_features);
-/// The first n_rows rows of a buffer as limbs for products with w, in cuda->packed; packed unless they still are there.
+/// The first n_rows rows of a buffer packed for products with w, in cuda->packed; packed unless they still are there.
 void cuda_pack_rows(cuda_backend *cuda, const backend_buffer *x, const backend_weight *w, int n_rows);
 /// out = cap(x w^T + bias) for rows that are packed.
 void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_weight *w, const backend_weight *bias,

@@ -1,6 +1,6 @@
 /*
  * cuda_project.c: products on the device, and the final projection: rows in chunks whose state fits, each chunk four
- * launches (limbs, targets and listed logits, statistics of tiles, merge) and one copy back. The kernels and what they
+ * launches (packing, targets and listed logits, statistics of tiles, merge) and one copy back. The kernels and what they
  * promise are in cuda/matmul.cu and cuda/project_stats.cu.
  */
 #include "cuda/cuda_impl.h"
@@ -20,9 +20,9 @@ static int pad_rows(int n_rows) {
     return n_rows <= BLOCK_M_SMALL ? BLOCK_M_SMALL : cuda_round_up(n_rows, BLOCK_M_LARGE);
 }
 
-size_t cuda_packed_bytes(int n_rows, int n_features) {
+size_t cuda_packed_bytes(int n_rows, int n_features) { // of limbs, which are more than bf16
     const size_t k_pad = (size_t)cuda_round_up(n_features, BLOCK_K), rows = (size_t)pad_rows(n_rows);
-    return rows * k_pad * A_LIMBS + rows * (k_pad / 16) * 2 * sizeof(float);
+    return rows * k_pad * LIMBS_PLANES + rows * (k_pad / 16) * LIMBS_SCALE;
 }
 
 void cuda_pack_rows(cuda_backend *cuda, const backend_buffer *x, const backend_weight *w, int n_rows) {
@@ -35,44 +35,42 @@ void cuda_pack_rows(cuda_backend *cuda, const backend_buffer *x, const backend_w
         return;
     }
     const int n_rows_pad = pad_rows(n_rows);
+    const uint64_t value_bytes = cuda->bf16 ? sizeof(uint16_t) : LIMBS_PLANES;
     cuda->packed =
-        (packed_matrix){.limbs = cuda->packed_memory.data,
-                        .scales = cuda->packed_memory.data + (uint64_t)n_rows_pad * (uint64_t)k_pad * A_LIMBS,
+        (packed_matrix){.elements = cuda->packed_memory.data,
+                        .scales = cuda->packed_memory.data + (uint64_t)n_rows_pad * (uint64_t)k_pad * value_bytes,
                         .n_rows_pad = n_rows_pad,
                         .k_pad = k_pad};
     const pack_params params = {.x = x->data,
-                                .limbs = cuda->packed.limbs,
+                                .elements = cuda->packed.elements,
                                 .scales = cuda->packed.scales,
                                 .n_rows = n_rows,
                                 .n_in = x->n_features,
                                 .n_rows_pad = n_rows_pad,
                                 .k_pad = k_pad,
                                 .group = group};
-    cuda_launch(cuda, KERNEL_pack_activations, cuda_round_up(k_pad, 4 * FLAT_THREADS) / (4 * FLAT_THREADS), n_rows_pad,
-                0, &params);
+    cuda_launch(cuda, cuda->bf16 ? KERNEL_pack_bf16 : KERNEL_pack_limbs,
+                cuda_round_up(k_pad, 4 * FLAT_THREADS) / (4 * FLAT_THREADS), n_rows_pad, 0, &params);
     cuda->packed_of = x;
     cuda->packed_rows = n_rows;
     cuda->packed_group = group;
 }
 
-static packed_matrix rows_from(packed_matrix m, int first) {
-    m.limbs += (uint64_t)first * (uint64_t)m.k_pad;
-    m.scales += (uint64_t)first * 2 * sizeof(float);
+/// The rows from `first` on, a multiple of BLOCK_M_LARGE.
+static packed_matrix rows_from(const cuda_backend *cuda, int first) {
+    packed_matrix m = cuda->packed;
+    m.elements += (uint64_t)first * (uint64_t)m.k_pad * (cuda->bf16 ? sizeof(uint16_t) : 1);
+    m.scales += (uint64_t)first * (cuda->bf16 ? BF16_SCALE : LIMBS_SCALE);
     return m;
-}
-
-/// The row of kernels.def of a product with w, from that of PACK_Q32 and many rows on.
-static cuda_kernel variant(cuda_kernel first, const backend_weight *w, int n_rows) {
-    return (cuda_kernel)((int)first + 2 * (int)w->packing + (n_rows <= BLOCK_M_SMALL));
 }
 
 static int block_m(int n_rows) {
     return n_rows <= BLOCK_M_SMALL ? BLOCK_M_SMALL : BLOCK_M_LARGE;
 }
 
-static int product_shared_bytes(const backend_weight *w, int n_rows) {
-    const int limbs = cuda_packing_limbs(w->packing), group = cuda_packing_group(w->packing);
-    return GEMM_SHARED(limbs, group, block_m(n_rows));
+/// The row of kernels.def of a product with w, from the first of its kind on.
+static cuda_kernel variant(const cuda_backend *cuda, cuda_kernel first, const backend_weight *w, int n_rows) {
+    return (cuda_kernel)((int)first + 2 * (cuda->bf16 * N_PACKINGS + w->packing) + (n_rows <= BLOCK_M_SMALL));
 }
 
 void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_weight *w, const backend_weight *bias,
@@ -84,8 +82,9 @@ void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_wei
                                   .n_rows = n_rows,
                                   .n_out = w->n_out,
                                   .softcap = softcap};
-    cuda_launch(cuda, variant(KERNEL_matmul_q32_m64, w, n_rows), pad_rows(n_rows) / block_m(n_rows),
-                w->packed.n_rows_pad / BLOCK_N, product_shared_bytes(w, n_rows), &params);
+    const cuda_kernel kernel = variant(cuda, KERNEL_matmul_n32_m64, w, n_rows);
+    cuda_launch(cuda, kernel, pad_rows(n_rows) / block_m(n_rows), w->packed.n_rows_pad / BLOCK_N,
+                cuda_kernel_shared_bytes(kernel), &params);
 }
 
 logitd_status cuda_project_logits(backend *b, const backend_buffer *hidden, const backend_weight *output,
@@ -98,7 +97,7 @@ logitd_status cuda_project_logits(backend *b, const backend_buffer *hidden, cons
     cuda_pack_rows(cuda, hidden, output, n_rows);
     for (int first = 0; first < n_rows; first += CHUNK_ROWS) {
         const int n = MIN(CHUNK_ROWS, n_rows - first);
-        const packed_matrix x = rows_from(cuda->packed, first);
+        const packed_matrix x = rows_from(cuda, first);
         cuda_multiply(cuda, &x, output, output_bias, n, softcap, cuda->project.data);
         cuda_download(cuda, out + (size_t)first * (size_t)output->n_out, cuda->project.data, (size_t)n * row_bytes);
     }
@@ -202,19 +201,18 @@ static void write_inputs(const chunk *c, uint8_t *host) {
 static void launch_chunk(const chunk *c, const backend_weight *bias, float softcap) {
     cuda_backend *cuda = c->cuda;
     const backend_weight *w = c->output;
-    const packed_matrix x = rows_from(cuda->packed, c->first);
+    const packed_matrix x = rows_from(cuda, c->first);
     const cuda_address state = cuda->project.data, bias_data = bias ? bias->memory : 0;
-    const int pairs_a_block = GEMM_THREADS / 32;
+    const int pairs_a_block = PAIR_THREADS / 32 * 8;
     const pair_params pairs = {.x = x,
                                .w = w->packed,
                                .bias = bias_data,
                                .pairs = state + c->pairs,
                                .out = state + c->pair_logits,
                                .n_pairs = c->n_pairs,
-                               .w_limbs = cuda_packing_limbs(w->packing),
-                               .group = cuda_packing_group(w->packing),
                                .softcap = softcap};
-    cuda_launch(cuda, KERNEL_pair_logits, cuda_round_up(c->n_pairs, pairs_a_block) / pairs_a_block, 1, 0, &pairs);
+    const cuda_kernel pair_kernel = (cuda_kernel)(KERNEL_pair_logits_n32 + cuda->bf16 * N_PACKINGS + w->packing);
+    cuda_launch(cuda, pair_kernel, cuda_round_up(c->n_pairs, pairs_a_block) / pairs_a_block, 1, 0, &pairs);
     const stats_params stats = {.x = x,
                                 .w = w->packed,
                                 .bias = bias_data,
@@ -234,8 +232,8 @@ static void launch_chunk(const chunk *c, const backend_weight *bias, float softc
                                 .top_room = c->top_room,
                                 .keys = state + c->keys,
                                 .n_keys = state + c->n_keys};
-    cuda_launch(cuda, variant(KERNEL_project_stats_q32_m64, w, c->n_rows), c->n_rows_pad / block_m(c->n_rows),
-                c->n_parts, product_shared_bytes(w, c->n_rows), &stats);
+    const cuda_kernel kernel = variant(cuda, KERNEL_project_stats_n32_m64, w, c->n_rows);
+    cuda_launch(cuda, kernel, c->n_rows_pad / block_m(c->n_rows), c->n_parts, cuda_kernel_shared_bytes(kernel), &stats);
     const merge_params merge = {.n_rows = c->n_rows,
                                 .n_rows_pad = c->n_rows_pad,
                                 .n_tiles = c->n_tiles,

@@ -68,28 +68,47 @@ static backend_weight *weight(backend *b, gguf_tensor t) {
 static const char *tested[16];
 static int n_tested;
 
-/// One GPU for all cases: opening one compiles its kernels.
-static backend *gpu;
+/// What a backend may offer. Not every one has each, and the reference is exact alone.
+static const char *const precisions[] = {"exact", "fast", "bf16"};
+
+/// One GPU of each precision for all cases: opening one compiles its kernels.
+static backend *gpus[ARRAY_LEN(precisions)];
 
 /// NULL: it does not have this precision. Ended with end_backend.
 static backend *make_precision(const char *name, int n_threads, const char *precision) {
     backend *b = NULL;
     logitd_error err = {0};
     const bool cuda = strcmp(name, "cuda") == 0;
-    if (cuda && gpu && strcmp(precision, "exact") == 0) return gpu;
+    size_t p = 0;
+    while (strcmp(precisions[p], precision) != 0) p++;
+    if (cuda && gpus[p]) return gpus[p];
     const backend_options o = {.cpu_level = cuda ? NULL : name, .n_threads = n_threads, .precision = precision};
     const logitd_status status = cuda ? cuda_backend_create(&o, &b, &err) : cpu_backend_create(&o, &b, &err);
     if (status && strcmp(precision, "exact") == 0) fail_msg("%s: %s", name, err.message);
-    if (cuda) gpu = b;
+    if (cuda) gpus[p] = b;
     return b;
 }
 
 static void end_backend(backend *b) {
-    if (b != gpu) b->ops->destroy(b);
+    for (size_t p = 0; p < ARRAY_LEN(gpus); p++)
+        if (b == gpus[p]) return;
+    b->ops->destroy(b);
 }
 
 static backend *make_backend(const char *name, int n_threads) {
     return make_precision(name, n_threads, "exact");
+}
+
+/// What `bf16` makes of floats: the nearest bf16, ties to even.
+static float *rounded(const float *x, int n) {
+    float *out = malloc((size_t)n * sizeof *out);
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+        memcpy(&out[i], &bits, sizeof bits);
+    }
+    return out;
 }
 
 static backend_buffer *upload(backend *b, const float *x, int n_rows, int n) {
@@ -130,7 +149,8 @@ static uint32_t float_bits(float x) {
 typedef float *(*operation)(backend *b, const void *shape, int *n_out);
 
 /// Runs an operation on the reference and on every level that this processor has, and compares.
-static void compare_levels(const char *what, operation run, const void *shape, double absolute, double relative) {
+static void compare_precision(const char *precision, const char *what, operation run, const void *shape,
+                              double absolute, double relative) {
     int n = 0;
     backend *reference = make_backend("reference", 1);
     float *want = run(reference, shape, &n);
@@ -138,8 +158,9 @@ static void compare_levels(const char *what, operation run, const void *shape, d
         if (strcmp(tested[i], "reference") == 0) continue;
         for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
             char label[128];
-            snprintf(label, sizeof label, "%s, %s, %d threads", what, tested[i], n_threads);
-            backend *b = make_backend(tested[i], n_threads);
+            snprintf(label, sizeof label, "%s, %s, %s, %d threads", what, tested[i], precision, n_threads);
+            backend *b = make_precision(tested[i], n_threads, precision);
+            if (!b) continue;
             float *got = run(b, shape, &n);
             assert_close(label, got, want, n, absolute, relative);
             free(got);
@@ -148,6 +169,10 @@ static void compare_levels(const char *what, operation run, const void *shape, d
     }
     free(want);
     end_backend(reference);
+}
+
+static void compare_levels(const char *what, operation run, const void *shape, double absolute, double relative) {
+    compare_precision("exact", what, run, shape, absolute, relative);
 }
 
 // -------------------------------------------------------------------------------------------------------- operations
@@ -326,6 +351,7 @@ static const double temperatures[MAX_T] = {0.01, 0.5, 1.0, 7.0};
 typedef struct projection {
     int n_rows, n_in, n_vocab;
     const float *hidden, *output, *bias;
+    const gguf_tensor *blocks; // the output matrix when it is quantised
     float softcap;
     int top_n[128], n_temperatures[128], target[128];
     int32_t listed[MAX_K];
@@ -333,7 +359,7 @@ typedef struct projection {
 
 /// Rows first … first+n-1 of a projection, alone in their batch.
 static projected *run_project(backend *b, const projection *p, int first, int n, float **logits) {
-    backend_weight *w = weight(b, matrix(p->output, p->n_vocab, p->n_in));
+    backend_weight *w = weight(b, p->blocks ? *p->blocks : matrix(p->output, p->n_vocab, p->n_in));
     backend_weight *bias = p->bias ? weight(b, vector(p->bias, p->n_vocab)) : NULL;
     backend_buffer *hidden = upload(b, p->hidden + first * p->n_in, n, p->n_in);
     projected *results = calloc((size_t)n, sizeof *results);
@@ -423,29 +449,46 @@ static void assert_same(const projection *p, int r, const projected *a, const pr
     assert_memory_equal(a->top_logit, b->top_logit, N * sizeof(float));
 }
 
-/// `scale` is the size of the hidden values, for the bound on a sum of products.
-static void check_projection(const projection *p, double scale) {
-    float *want_logits;
+/// The reference's logits. For bf16 of inputs and float weights that are rounded as it rounds them, so that what is left
+/// is the order of sums.
+static float *reference_logits(const projection *p, const char *precision) {
+    projection q = *p;
+    float *hidden = rounded(p->hidden, p->n_rows * p->n_in), *output = NULL, *logits;
+    if (!p->blocks) output = rounded(p->output, p->n_vocab * p->n_in);
+    if (strcmp(precision, "bf16") == 0) q.hidden = hidden, q.output = output;
     backend *reference = make_backend("reference", 1);
-    free(run_project(reference, p, 0, p->n_rows, &want_logits));
+    free(run_project(reference, &q, 0, p->n_rows, &logits));
     end_backend(reference);
-    for (int i = 0; i < n_tested; i++) {
-        float *logits;
-        backend *b = make_backend(tested[i], 1), *b3 = make_backend(tested[i], 3);
-        projected *all = run_project(b, p, 0, p->n_rows, &logits), *threads = run_project(b3, p, 0, p->n_rows, NULL);
-        assert_close(tested[i], logits, want_logits, p->n_rows * p->n_vocab, 3e-6 * scale * sqrt(p->n_in), 1e-6);
-        for (int r = 0; r < p->n_rows; r++) {
-            check_row(p, r, &all[r], logits + (ptrdiff_t)r * p->n_vocab);
-            assert_same(p, r, &all[r], &threads[r]);
-            projected *alone = run_project(b, p, r, 1, NULL); // the same bits alone as in company
-            assert_same(p, r, &all[r], alone);
-            free(alone);
-        }
-        free(all), free(threads), free(logits);
-        end_backend(b);
-        end_backend(b3);
+    free(hidden), free(output);
+    return logits;
+}
+
+/// `scale` is the size of the logits, for the bound on a sum of products.
+static void check_precision(const projection *p, const char *level, const char *precision, double scale) {
+    backend *b = make_precision(level, 1, precision), *b3 = make_precision(level, 3, precision);
+    if (!b) return;
+    float *logits, *want_logits = reference_logits(p, precision);
+    projected *all = run_project(b, p, 0, p->n_rows, &logits), *threads = run_project(b3, p, 0, p->n_rows, NULL);
+    char label[64];
+    snprintf(label, sizeof label, "%s, %s", level, precision);
+    assert_close(label, logits, want_logits, p->n_rows * p->n_vocab, 3e-6 * scale * sqrt(p->n_in), 1e-6);
+    for (int r = 0; r < p->n_rows; r++) {
+        check_row(p, r, &all[r], logits + (ptrdiff_t)r * p->n_vocab);
+        assert_same(p, r, &all[r], &threads[r]);
+        projected *alone = run_project(b, p, r, 1, NULL); // the same bits alone as in company
+        assert_same(p, r, &all[r], alone);
+        free(alone);
     }
-    free(want_logits);
+    free(all), free(threads), free(logits), free(want_logits);
+    end_backend(b);
+    end_backend(b3);
+}
+
+static void check_projection(const projection *p, double scale) {
+    for (int i = 0; i < n_tested; i++) {
+        check_precision(p, tested[i], "exact", scale);
+        check_precision(p, tested[i], "bf16", scale);
+    }
 }
 
 static projection random_projection(int n_rows, int n_in, int n_vocab, float scale, float **memory) {
@@ -498,8 +541,9 @@ static void test_project_extremes(void **state) {
     projection p = random_projection(2, 4, 500, 1e30f, memory);
     check_projection(&p, 1e30);
     memory[1][100 * p.n_in] = NAN;
-    for (int i = 0; i < n_tested; i++) {
-        backend *b = make_backend(tested[i], 1);
+    for (int i = 0; i < 2 * n_tested; i++) {
+        backend *b = make_precision(tested[i / 2], 1, i % 2 ? "bf16" : "exact");
+        if (!b) continue;
         projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
         assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
         free(rows);
@@ -534,8 +578,9 @@ static void test_project_nan_part(void **state) {
         float *memory[2];
         projection p = random_projection(2, 4, 3072, 1.0f, memory);
         for (int v = first; v < first + 1536; v++) memory[1][v * p.n_in] = NAN;
-        for (int i = 0; i < n_tested; i++) {
-            backend *b = make_backend(tested[i], 2);
+        for (int i = 0; i < 2 * n_tested; i++) {
+            backend *b = make_precision(tested[i / 2], 2, i % 2 ? "bf16" : "exact");
+            if (!b) continue;
             projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
             assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
             free(rows);
@@ -557,6 +602,23 @@ static gguf_tensor random_blocks(const quant_type *type, int n_out, int n_in) {
     t.type = type;
     t.n_bytes = n_bytes;
     return t;
+}
+
+/// The output matrix of a format for each way that quants are packed; few rows and many; soft caps and biases.
+static void test_project_quantised(void **state) {
+    (void)state;
+    static const uint32_t formats[] = {3, 8, 14}; // Q4_1, Q8_0, Q6_K: by fours, bytes, groups of 16
+    for (int i = 0; i < 4 * (int)ARRAY_LEN(formats); i++) {
+        float *memory[2];
+        projection p = random_projection(i % 2 ? 3 : 19, 256, rng_int(130, 400), 0.02f, memory);
+        gguf_tensor blocks = random_blocks(quant_find(formats[i / 4]), p.n_vocab, p.n_in);
+        float *bias = random_floats(p.n_vocab, 1.0f);
+        p.blocks = &blocks;
+        p.bias = i % 4 < 2 ? bias : NULL;
+        p.softcap = i % 4 == 1 || i % 4 == 2 ? 30.0f : 0.0f;
+        check_projection(&p, 60.0);
+        free(memory[0]), free(memory[1]), free(bias), free((void *)(uintptr_t)blocks.data);
+    }
 }
 
 /// A weight has one exact value, whichever instruction set unpacks it from the packed layout.
@@ -602,29 +664,46 @@ static float *quantised_matmul(backend *b, const gguf_tensor *t, const float *x,
     return result;
 }
 
+/// The reference's product of what bf16 makes of the operands: quants are exact, floats are rounded.
+static float *rounded_matmul(backend *reference, const gguf_tensor *t, const float *x, int n_rows) {
+    const int n_in = (int)t->dims[0], n_out = (int)t->dims[1];
+    float *w = malloc(sizeof *w * (size_t)(n_out * n_in)), *x16 = rounded(x, n_rows * n_in);
+    t->type->dequantize(t->data, w, (size_t)(n_out * n_in));
+    float *w16 = rounded(w, n_out * n_in);
+    const gguf_tensor plain = matrix(t->type->block_weights == 1 ? w16 : w, n_out, n_in);
+    float *result = quantised_matmul(reference, &plain, x16, n_rows);
+    free(w), free(w16), free(x16);
+    return result;
+}
+
 /// Products with every format on every level and precision: near the reference, and a row alone, by twos and in tiles
 /// the same bits. Activations have outliers, zeros and a chain of zeros.
 static void test_quantised_matmul(void **state) {
     (void)state;
-    enum { N_ROWS = 70, N_OUT = 75, N_IN = 512 };
+    enum { N_ROWS = 70, N_OUT = 75, N_IN = 512, N_PRECISIONS = ARRAY_LEN(precisions) };
     float *x = random_floats(N_ROWS * N_IN, 1.0f);
     for (int i = 0; i < N_ROWS * N_IN; i += 97) x[i] = i % 2 ? 0.0f : x[i] * 300.0f;
     memset(x + 3 * N_IN + 128, 0, 128 * sizeof *x);
     backend *reference = make_backend("reference", 1);
     for (int t = 0; t < n_quant_types; t++) {
         gguf_tensor tensor = random_blocks(&quant_types[t], N_OUT, N_IN);
-        float *want = quantised_matmul(reference, &tensor, x, N_ROWS);
+        float *exact = quantised_matmul(reference, &tensor, x, N_ROWS);
+        float *of_bf16 = rounded_matmul(reference, &tensor, x, N_ROWS);
         double largest = 0.0;
-        for (int i = 0; i < N_ROWS * N_OUT; i++) largest = fmax(largest, fabs((double)want[i]));
-        for (int i = 0; i < 2 * n_tested; i++) {
-            const char *precision = i % 2 ? "fast" : "exact";
-            backend *b = make_precision(tested[i / 2], 2, precision);
+        for (int i = 0; i < N_ROWS * N_OUT; i++) largest = fmax(largest, fabs((double)exact[i]));
+        for (int i = 0; i < N_PRECISIONS * n_tested; i++) {
+            const char *precision = precisions[i % N_PRECISIONS], *level = tested[i / N_PRECISIONS];
+            const bool fast = strcmp(precision, "fast") == 0, bf16 = strcmp(precision, "bf16") == 0;
+            backend *b = make_precision(level, 2, precision);
             if (!b) continue;
             char label[128];
-            snprintf(label, sizeof label, "%s, %s, %s", quant_types[t].name, tested[i / 2], precision);
+            snprintf(label, sizeof label, "%s, %s, %s", quant_types[t].name, level, precision);
             assert_string_equal(b->precision, precision);
             float *got = quantised_matmul(b, &tensor, x, N_ROWS);
-            assert_close(label, got, want, N_ROWS * N_OUT, (i % 2 ? 3e-4 : 1e-6) * largest, 0.0);
+            assert_close(label, got, bf16 ? of_bf16 : exact, N_ROWS * N_OUT,
+                         (fast   ? 3e-4
+                          : bf16 ? 4e-6
+                                 : 1e-6) * largest, 0.0);
             for (int r = 0, n; r < N_ROWS; r += n) {
                 n = MIN(r < 8 ? 1 : 2 * (r / 8),
                         N_ROWS - r); // 1, 2, 4, … rows: single ones, a part of a tile, two tiles
@@ -636,7 +715,7 @@ static void test_quantised_matmul(void **state) {
             free(got);
             end_backend(b);
         }
-        free(want), free((void *)(uintptr_t)tensor.data);
+        free(exact), free(of_bf16), free((void *)(uintptr_t)tensor.data);
     }
     free(x);
     end_backend(reference);
@@ -692,8 +771,9 @@ static void test_quantised_poison(void **state) {
     (void)state;
     enum { N_ROWS = 40, N_OUT = 50, N_IN = 256 };
     gguf_tensor tensor = random_blocks(quant_find(8), N_OUT, N_IN);
-    for (int i = 0; i < n_tested; i++) {
-        backend *b = make_backend(tested[i], 1);
+    for (int i = 0; i < 2 * n_tested; i++) {
+        backend *b = make_precision(tested[i / 2], 1, i % 2 ? "bf16" : "exact");
+        if (!b) continue;
         for (int n = 1; n <= N_ROWS; n += N_ROWS - 1) {
             float *x = random_floats(n * N_IN, 1.0f);
             x[(n - 1) * N_IN + 200] = i % 2 ? NAN : -INFINITY;
@@ -746,12 +826,15 @@ static float *run_embed(backend *b, const void *arg, int *n) {
     return result;
 }
 
-/// Quantised weights are exact; a float packed for the GPU keeps 2^-23 of the largest of its 32 neighbours.
+/// Quantised weights are exact; a float packed for the GPU keeps 2^-23 of the largest of its 32 neighbours, or 2^-9 of
+/// itself.
 static void test_embed(void **state) {
     (void)state;
     for (int t = 0; t < n_quant_types; t++) {
         gguf_tensor tensor = random_blocks(&quant_types[t], 150, 256);
-        compare_levels(quant_types[t].name, run_embed, &tensor, quant_types[t].block_weights == 1 ? 8e-7 : 0.0, 0.0);
+        const bool floats = quant_types[t].block_weights == 1;
+        compare_precision("exact", quant_types[t].name, run_embed, &tensor, floats ? 8e-7 : 0.0, 0.0);
+        compare_precision("bf16", quant_types[t].name, run_embed, &tensor, 1e-38, floats ? 0x1p-8 : 0.0);
         free((void *)(uintptr_t)tensor.data);
     }
 }
@@ -768,6 +851,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_project_extremes),
         cmocka_unit_test(test_project_minus_infinity),
         cmocka_unit_test(test_project_nan_part),
+        cmocka_unit_test(test_project_quantised),
         cmocka_unit_test(test_quantised_matmul),
         cmocka_unit_test(test_matmul_parts),
         cmocka_unit_test(test_quantised_poison),
@@ -780,7 +864,8 @@ int main(int argc, char **argv) {
         tested[n_tested++] = argv[1];
         if (argc > 2) cmocka_set_test_filter(argv[2]); // a failed device stays failed for the tests after it
         const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
-        if (gpu) gpu->ops->destroy(gpu);
+        for (size_t p = 0; p < ARRAY_LEN(gpus); p++)
+            if (gpus[p]) gpus[p]->ops->destroy(gpus[p]);
         return n_failed;
     }
     for (int i = 0; i < n_cpu_levels; i++)
