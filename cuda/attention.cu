@@ -18,17 +18,19 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) kv_write(const __grid
 }
 
 /*
- * Kernel card: attention_{64,128,256} (features of a head up to that)
- *   out = sum_j p_j v_j / sum_j p_j, p_j = exp(score_j - max), score = cap(q.k scale), over the keys that a row may see
+ * Kernel card: attention_{64,128,256} (features of a head up to that), for both precisions
+ *   out = sum_j p_j v_j / sum_j p_j, p_j = exp(score_j - max), score = cap(q.k scale), over the keys a row may see
  *   (online softmax: Milakov and Gimelshein, arXiv 1805.02867; blocks of keys: Dao et al., arXiv 2205.14135)
  *   q [n_rows, n_head head_dim], k and v [n_kv_rows, n_head_kv head_dim] f32 -> out as q
  *   grid (items, n_head_kv), block 128: a tile of 16 query rows (position, head of the group) shares its keys; a warp
- * has 4 of them; in scores a lane is a key, in outputs a lane is every 32nd feature. Shared: 16 queries, 32 keys, 32
- * values operations 4 rows keys head_dim in f32; bounded by shared-memory reads (5 for 4 multiply-adds in the scores);
- *   not measured
- *   steps of 32 keys start at absolute multiples of 32, and a key that is not seen adds an exact zero, so a row's bits
- * do not depend on the tile or batch that it is in; accumulators f32, keys in order reference: cpu_attention over
- * cpu_ops_ref.c; test attention of tests/unit/test_backend_ops.c
+ *   has 4 of them; in scores a lane is a key, in outputs a lane is every 32nd feature
+ *   shared: 16 queries, 32 keys, 32 values
+ *   operations 4 rows keys head_dim in f32; bounded by shared-memory reads (5 for 4 multiply-adds in the scores)
+ *   not measured. With `bf16` it is what grows: at 1,024 tokens of SmolLM2 18 of 152 million multiply-adds a token are
+ *   attention, at f32 rate; bf16 mma for q.k and p.v would be worth it from some hundred tokens on, and is not done
+ *   steps of 32 keys start at absolute multiples of 32, and a key that is not seen adds an exact zero: a row's bits do
+ *   not depend on the tile or batch that it is in; accumulators f32, keys in order
+ *   reference cpu_attention over cpu_ops_ref.c; test attention of tests/unit/test_backend_ops.c
  */
 constexpr int ROWS_A_WARP = ATTENTION_ROWS / (ATTENTION_THREADS / WARP);
 static_assert(ROWS_A_WARP * (ATTENTION_THREADS / WARP) == ATTENTION_ROWS, "warps share out the rows");
@@ -67,6 +69,8 @@ __device__ __forceinline__ void attend_keys(const attention_kernel_params &p, ro
                                             const float *k, const float *v, int key0) {
     const int lane = threadIdx.x % WARP, pitch = ATTENTION_PITCH(p.head_dim);
     float e[ROWS_A_WARP] = {};
+    __builtin_assume(p.head_dim > 0);
+#pragma unroll 2 // head_dim is even
     for (int d = 0; d < p.head_dim; d++) {
         const float kd = k[lane * pitch + d];
 #pragma unroll
@@ -125,6 +129,7 @@ template <int CHUNKS> __device__ __forceinline__ void attention(const attention_
     // Rows ascend in position: the first sees the first key of all, the last the last.
     const int first_pos = row_position(p, item, 0), end = row_position(p, item, item.n - 1) + 1;
     const int first = (p.n_swa > 0 ? max(0, first_pos - p.n_swa + 1) : 0) / ATTENTION_KEYS * ATTENTION_KEYS;
+    __builtin_assume(first < end);
     for (int key0 = first; key0 < end; key0 += ATTENTION_KEYS) {
         load_keys<CHUNKS>(p, item, key0, end, k, v);
         __syncthreads(); // queries, keys and values are there

@@ -2,10 +2,9 @@
  * bf16.cuh: the arithmetic of `bf16` for the tile of products (tile.cuh): bf16 tensor cores with sums in f32.
  *
  * Quants enter as they are: an integer of 8 bits is a bf16 exactly. A group's sum then is multiplied by its scale in
- * f32, so the only rounding to bf16 is that of activations (2^-9 of each) and of float weights. Against quants that are
- * multiplied by their scales and rounded to bf16 before the product, that is one rounding less for each weight, and
- * per 16 x 8 outputs and 32 inputs 8 multiply-adds a lane instead of 8 multiply-adds and 4 conversions for each 8
- * columns.
+ * f32, so the only rounding to bf16 is that of activations (2^-9 of each) and of float weights: one less for each
+ * weight than if it were multiplied by its scale and rounded before the product. The price is 8 multiply-adds a lane
+ * for 16 x 8 outputs and 32 inputs, where weights scaled beforehand would need 4 and a conversion for every 32 rows.
  */
 #ifndef CUDA_BF16_CUH
 #define CUDA_BF16_CUH
@@ -25,8 +24,8 @@ template <bool NARROW> __device__ __forceinline__ void int8_to_bf16(uint32_t (&o
 
 struct bf16 {
     using activation = operand<BF16_PLANES, BF16_BITS, BF16_SCALE, 1>;
-    using a_scale = float;              // sum of the group
-    using a_fragment = uint32_t[2][4];  // [half of the step][as mma has them]
+    using a_scale = float;             // sum of the group
+    using a_fragment = uint32_t[2][4]; // [half of the step][as mma has them]
     template <typename W> using w_fragment = uint32_t[2][2];
 
     template <int N_ROWS>
@@ -57,7 +56,8 @@ struct bf16 {
     }
     /// Both halves of a step of one row that is bf16 in memory.
     template <typename O>
-    static __device__ __forceinline__ void gather_row(uint32_t (&out)[2][2], const packed_matrix &m, int row, int step) {
+    static __device__ __forceinline__ void gather_row(uint32_t (&out)[2][2], const packed_matrix &m, int row,
+                                                      int step) {
         constexpr int STEPS = BLOCK_K / STEP_K;
         const unsigned char *bytes = O::at(m, 0, row, step / STEPS) + step % STEPS * 64 + threadIdx.x % 4 * 4;
 #pragma unroll

@@ -14,8 +14,8 @@
 
 struct exact {
     using activation = operand<LIMBS_PLANES, LIMBS_BITS, LIMBS_SCALE, 1>;
-    using a_scale = float2;                                   // scale, sum of the group
-    using a_fragment = uint32_t[LIMBS_PLANES][4];             // [limb][as mma has them]
+    using a_scale = float2;                       // scale, sum of the group
+    using a_fragment = uint32_t[LIMBS_PLANES][4]; // [limb][as mma has them]
     template <typename W> using w_fragment = uint32_t[W::PLANES][2];
 
     template <int N_ROWS>

@@ -8,19 +8,17 @@
 // --------------------------------------------------------------------------------------------------- pack_{limbs,bf16}
 /*
  * Kernel cards: pack_limbs, pack_bf16 (x [n_rows, n_in] f32 -> an operand of params.h; rows past n_rows: zero)
- *   limbs: q = round(x 2^k), |q| <= LIMB_MAX, the largest such k for each group; limbs of q; scale 2^-k; sum of q 2^-k
- *   bf16: x to the nearest bf16; sum of a group's rounded values, by a fixed tree
+ *   limbs: q = round(x 2^k), |q| <= LIMB_MAX, the largest such k for each group; limbs of q; scale 2^-k; sum q 2^-k
+ *   bf16: x to the nearest bf16; sum of a group's rounded values, in f32 by a fixed tree
  *   grid (ceil(k_pad / 1024), n_rows_pad), block 256: a lane has 4 inputs, a group is 8 or 4 lanes
- *   bytes 4 n_rows n_in read, 3.25 or 2.13 n_rows_pad k_pad written; bounded by memory; share of the bound: not measured
- *   not finite: the group's scale is NaN (limbs), or the value stays what it is (bf16), so that every sum that it enters
- *   is not finite
- *   reference pack_group of src/cuda/cuda_weight.c for limbs; tests quantised_matmul, quantised_poison of
- *   tests/unit/test_backend_ops.c
+ *   bytes 4 n_rows n_in read, 3.25 or 2.13 n_rows_pad k_pad written; bounded by memory; share of it: not measured
+ *   not finite: the group's scale is NaN (limbs), or the value stays what it is (bf16): no sum that it enters is finite
+ *   reference pack_group of src/cuda/cuda_weight.c (limbs)
+ *   tests quantised_matmul, quantised_poison of tests/unit/test_backend_ops.c
  */
 __device__ __forceinline__ void load_inputs(float (&x)[4], const pack_params &p, int row, int k0) {
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        x[i] = row < p.n_rows && k0 + i < p.n_in ? p.x[(int64_t)row * p.n_in + k0 + i] : 0.0f;
+    for (int i = 0; i < 4; i++) x[i] = row < p.n_rows && k0 + i < p.n_in ? p.x[(int64_t)row * p.n_in + k0 + i] : 0.0f;
 }
 
 template <int LANES> __device__ __forceinline__ void pack_limbs_group(const pack_params &p, int row, int k0) {
@@ -89,33 +87,33 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_bf16(const __gri
  *   x packed [n_rows_pad, k_pad], w packed [n_out_pad, k_pad] -> out [n_rows, n_out] f32
  *   grid (rows / BLOCK_M, n_out / 128), so that blocks that share weights run together; block 256: 2 x 4 warps of
  *   32 x 32 outputs, or 1 x 8 of 16 x 16; GEMM_SHARED bytes: 3 stages of 64 inputs, 4 for few rows, 2 for F32
- *   2 n_rows n_out k operations; weights read rows / BLOCK_M times, mostly from L2: bytes a weight 0.75 (N32), 1.25 (Q32),
- *   1.5 (Q16), 3.25 (F32), 2 (B16); a 4-bit format has 0.63 or 0.56 in its file, the rest is scales of 32 bits
- *   few rows: bounded by the weights' bytes. Many: by the issue of what is no mma: for 16 x 8 outputs and 32 inputs 28
- *   instructions a warp to fold limbs beside 3 mma; `bf16` 8 to fold and 8 (N32: 6) to make bf16 of quants beside 2 mma,
- *   so at 4 instructions a clock at most 73 % of an A100's tensor peak (1,024 multiply-adds a clock); mma.sync itself
- *   reaches about two thirds of what wgmma does on Hopper, and less of tcgen05 on Blackwell
+ *   the tile of sums goes through shared memory, so that outputs are written in whole rows of 512 bytes
+ *   2 n_rows n_out k operations; weights are read rows / BLOCK_M times, mostly from L2, in pieces of 4 to 16 KiB
+ *   bytes a weight: 0.75 (N32), 1.25 (Q32), 1.5 (Q16), 3.25 (F32), 2 (B16); of them 0.25 (Q16: 0.5) are f32 scales
+ *   few rows: bounded by the weights' bytes. Many: by the issue of what is no mma. For 16 x 8 outputs and 32 inputs
+ *   a warp needs, beside its mma,
+ *     exact  (3 mma) 28 instructions to fold limbs
+ *     bf16   (2 mma) 8 multiply-adds to fold, and 8 (N32: 7; B16: none of both) as its share of making bf16 of quants
+ *   so `bf16` has at most some 70 % of an A100's tensor cores (1,024 multiply-adds a clock and processor against 4
+ *   instructions); mma.sync reaches about 2/3 of wgmma on Hopper, and a smaller part of tcgen05 on Blackwell
  *   share of the bound: not measured
- *   accumulators: int32 or f32 within a group, f32 over groups, in order; a row's bits depend on the row and the weights
- *   alone, and are the same with both BLOCK_M
+ *   accumulators: int32 or f32 within a group, f32 over groups, in order
+ *   a row's bits depend on the row and the weights alone, and are the same for both BLOCK_M
  *   reference gemm of src/cpu/cpu_ops_ref.c; tests matmul, quantised_matmul of tests/unit/test_backend_ops.c
  */
 template <typename S> __device__ __forceinline__ void matmul(const matmul_params &p) {
     extern __shared__ __align__(16) uint8_t shared[];
     const int row0 = blockIdx.x * S::BLOCK_M, column0 = blockIdx.y * BLOCK_N;
-    const tile_place<S> place;
+    float *sums = (float *)shared;
     tile_sums<S> acc;
     multiply_tile<S>(acc, p.x, p.w, row0, column0, shared);
-#pragma unroll
-    for (int i = 0; i < S::M_TILES; i++)
-#pragma unroll
-        for (int j = 0; j < S::N_TILES; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int row = row0 + place.element_row(i, e), column = column0 + place.element_column(j, e);
-                if (row < p.n_rows && column < p.n_out)
-                    p.out[(int64_t)row * p.n_out + column] = finish_sum(acc[i][j][e], p.bias, column, p.softcap);
-            }
+    store_sums<S>(acc, sums);
+    __syncthreads(); // the tile is whole
+    for_tile<S>([&](int row, int column, int at) {
+        if (row0 + row < p.n_rows && column0 + column < p.n_out)
+            p.out[(int64_t)(row0 + row) * p.n_out + column0 + column] =
+                finish_sum(sums[at], p.bias, column0 + column, p.softcap);
+    });
 }
 
 #define MATMUL_KERNEL(name, a, w, arithmetic, packing, block_m)                                                        \
@@ -156,7 +154,10 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
     const logit_pair pair = p.pairs[min(first + lane / 4, p.n_pairs - 1)];
     const int id = max(pair.id, 0);
     float acc[4] = {};
-    for (int step = 0; step < p.x.k_pad / STEP_K; step++) {
+    const int n_steps = p.x.k_pad / STEP_K;
+    __builtin_assume(n_steps > 0);
+#pragma unroll 1
+    for (int step = 0; step < n_steps; step++) {
         typename P::a_fragment a;
         typename P::template w_fragment<W> w;
         P::gather_a(a, p.x, pair.row, step);
@@ -167,8 +168,8 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
 #pragma unroll
             for (int group = 0; group < W::STEP_GROUPS; group++) {
                 const int64_t at = step * W::STEP_GROUPS + group;
-                const auto sa = *(const typename P::a_scale *)(p.x.scales +
-                                                               (at * p.x.n_rows_pad + pair.row) * A::SCALE_BYTES);
+                const auto sa =
+                    *(const typename P::a_scale *)(p.x.scales + (at * p.x.n_rows_pad + pair.row) * A::SCALE_BYTES);
                 const float2 sw = *(const float2 *)(p.w.scales + (at * p.w.n_rows_pad + id) * W::SCALE_BYTES);
                 P::template fold<W>(acc, a, w, group, {sa, sa}, {sw.x, sw.y, sw.x, sw.y});
             }

@@ -16,15 +16,18 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) norm_groups(const __gr
     const int64_t at = ((int64_t)blockIdx.x * p.n_groups + blockIdx.y) * p.n;
     double mean = 0.0, variance = 0.0;
     if (p.bias) {
+#pragma unroll 2
         for (int i = threadIdx.x; i < p.n; i += ROW_THREADS) mean += (double)p.x[at + i];
         mean = block_reduce<ROW_THREADS / WARP>(mean, scratch, op_add()) / p.n;
     }
+#pragma unroll 2
     for (int i = threadIdx.x; i < p.n; i += ROW_THREADS) {
         const double d = (double)p.x[at + i] - mean;
         variance += d * d;
     }
     variance = block_reduce<ROW_THREADS / WARP>(variance, scratch, op_add()) / p.n;
     const double scale = 1.0 / sqrt(variance + (double)p.eps);
+#pragma unroll 2
     for (int i = threadIdx.x; i < p.n; i += ROW_THREADS) {
         const double y = ((double)p.x[at + i] - mean) * scale * (double)p.w[i];
         p.out[at + i] = (float)(p.bias ? y + (double)p.bias[i] : y);
@@ -33,10 +36,10 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) norm_groups(const __gr
 
 /*
  * Kernel card: rope_table
- *   cos and sin of position inv_freq[i], times the magnitude, in double (float32 angles are what puts others off by
- * 1e-3) positions [n_rows] -> table [n_rows, n_rot]; grid ceil(n_rows n_rot / 2 / 256), block 256; once a batch; not
- * measured the angle is divided by pi first: sincospi has no slow path for large ones reference rope_table_tile of
- * src/cpu/cpu_backend.c; test attention of tests/unit/test_backend_ops.c
+ *   cos and sin of position inv_freq[i], times the magnitude, in double (float32 angles put others off by 1e-3)
+ *   positions [n_rows] -> table [n_rows, n_rot]; grid ceil(n_rows n_rot / 2 / 256), block 256; once a batch
+ *   not measured; the angle is divided by pi first: sincospi has no slow path for large ones
+ *   reference rope_table_tile of src/cpu/cpu_backend.c; tests attention, rope_table of tests/unit/test_backend_ops.c
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) rope_table(const __grid_constant__ rope_table_params p) {
     const int i = blockIdx.x * FLAT_THREADS + threadIdx.x, half = p.n_rot / 2;

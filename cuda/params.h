@@ -55,15 +55,14 @@ enum {
 };
 
 /// Formats of packed operands: planes, bits of an element, bytes of a scale. A group's inputs are the weights' matter.
-enum {
-    LIMBS_PLANES = 3, LIMBS_BITS = 8, LIMBS_SCALE = 8,
-    BF16_PLANES = 1, BF16_BITS = 16, BF16_SCALE = 4,
-    N32_PLANES = 1, N32_BITS = 4, N32_SCALE = 8, N32_GROUP = 32,
-    Q32_PLANES = 1, Q32_BITS = 8, Q32_SCALE = 8, Q32_GROUP = 32,
-    Q16_PLANES = 1, Q16_BITS = 8, Q16_SCALE = 8, Q16_GROUP = 16,
-    F32_PLANES = 3, F32_BITS = 8, F32_SCALE = 8, F32_GROUP = 32,
-    B16_PLANES = 1, B16_BITS = 16, B16_SCALE = 0, B16_GROUP = 32,
-};
+enum { LIMBS_PLANES = 3, LIMBS_BITS = 8, LIMBS_SCALE = 8 };
+enum { BF16_PLANES = 1, BF16_BITS = 16, BF16_SCALE = 4 };
+enum { N32_PLANES = 1, N32_BITS = 4, N32_SCALE = 8, N32_GROUP = 32 };
+enum { Q32_PLANES = 1, Q32_BITS = 8, Q32_SCALE = 8, Q32_GROUP = 32 };
+enum { Q16_PLANES = 1, Q16_BITS = 8, Q16_SCALE = 8, Q16_GROUP = 16 };
+enum { F32_PLANES = 3, F32_BITS = 8, F32_SCALE = 8, F32_GROUP = 32 };
+enum { B16_PLANES = 1, B16_BITS = 16, B16_SCALE = 0, B16_GROUP = 32 };
+
 /// How a weight is packed, in the order of kernels.def. PACK_FLOAT is F32 for `exact` and B16 for `bf16`.
 enum { PACK_N32, PACK_Q32, PACK_Q16, PACK_FLOAT, N_PACKINGS };
 
@@ -76,9 +75,9 @@ enum { PACK_N32, PACK_Q32, PACK_Q16, PACK_FLOAT, N_PACKINGS };
 #define STAGE_ROW_BYTES(format, w)                                                                                     \
     (format##_PLANES * BLOCK_K * format##_BITS / 8 + (w##_SCALE ? BLOCK_K / w##_GROUP * format##_SCALE : 0))
 #define STAGE_BYTES(a, w, block_m) ((block_m)*STAGE_ROW_BYTES(a, w) + BLOCK_N * STAGE_ROW_BYTES(w, w))
-#define NUM_STAGES(w, block_m)    (w##_PLANES > 1 ? 2 : (block_m) == BLOCK_M_SMALL ? 4 : 3)
+#define NUM_STAGES(w, block_m)     (w##_PLANES > 1 ? 2 : (block_m) == BLOCK_M_SMALL ? 4 : 3)
 #define GEMM_SHARED(a, w, block_m) (NUM_STAGES(w, block_m) * STAGE_BYTES(a, w, block_m))
-#define ATTENTION_PITCH(head_dim)            ((head_dim) + 1)
+#define ATTENTION_PITCH(head_dim)  ((head_dim) + 1)
 #define ATTENTION_SHARED(head_dim, chunks)                                                                             \
     (((ATTENTION_ROWS + ATTENTION_KEYS) * ATTENTION_PITCH(head_dim) + ATTENTION_KEYS * 32 * (chunks)) * 4)
 
@@ -90,7 +89,7 @@ typedef struct packed_matrix {
 } packed_matrix;
 
 typedef struct pack_params {
-    DEVICE(const float) x;           // [n_rows][n_in]
+    DEVICE(const float) x;          // [n_rows][n_in]
     DEVICE(unsigned char) elements; // as packed_matrix has them
     DEVICE(unsigned char) scales;
     int n_rows, n_in, n_rows_pad, k_pad;

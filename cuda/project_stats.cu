@@ -6,6 +6,8 @@
 #include "bf16.cuh"
 #include "limbs.cuh"
 
+// Loops over lists are kept short (unroll 1): they are bounded by memory, and every line of them is run by the tests.
+
 typedef unsigned long long key64;
 
 /// Sorts as (logit, -id) do: order-preserving bits of the logit, then ~id. Never 0.
@@ -16,39 +18,31 @@ __device__ __forceinline__ key64 make_key(float logit, int id) {
 }
 
 /*
- * Kernel card: project_stats_{n32,q32,q16,f32}_m{64,16} (`exact`), project_stats_bf16_{n32,q32,q16,b16}_m{64,16} (`bf16`)
+ * Kernel card: project_stats_{n32,q32,q16,f32}_m{64,16} (`exact`), project_stats_bf16_{n32,q32,q16,b16}_m{64,16}
  *   logits of a tile [BLOCK_M, 128]; with m = the row's largest there and x = (logit - m) / T for every temperature:
- *   sums of exp x, x exp x, x^2 exp x (Milakov and Gimelshein, arXiv 1805.02867, with two more moments); logits above
- *   the target's; a list that holds the N best of the part (and more)
+ *   sums of exp x, x exp x, x^2 exp x (Milakov and Gimelshein, arXiv 1805.02867, with two more moments)
+ *   logits above the target's; a list that holds the N best of the part (and more)
  *   x packed [n_rows_pad, k_pad], w packed [n_vocab_pad, k_pad] -> arrays of stats_params
- *   grid (rows / BLOCK_M, parts), block 256, shared GEMM_SHARED: the product's stages, then the tile of logits in place
+ *   grid (rows / BLOCK_M, parts), block 256, GEMM_SHARED bytes: the product's stages, then the tile in their place
  *   bytes: the matrix once for each row tile, mostly from L2; 12 T + 8 written a row and tile of 128 logits
- *   operations 2 rows vocabulary k, and about 8 T for each logit; bounded by the product's folding up to some 16
- *   temperatures; share of the bound: not measured
- *   sums in f32 over 32 logits a lane, then over 4 lanes by a fixed tree; tiles are merged in double by project_merge,
- * so that bits depend neither on BLOCK_M, nor on the parts, nor on other rows reference stats of src/cpu/cpu_ops_ref.c;
- * test project of tests/unit/test_backend_ops.c
+ *   operations 2 rows vocabulary k, and about 8 T for each logit; bounded as matmul is, up to some 16 temperatures
+ *   share of the bound: not measured
+ *   sums in f32 over 32 logits a lane, then over 4 lanes by a fixed tree; tiles are merged in double by project_merge:
+ *   bits depend neither on BLOCK_M, nor on the parts, nor on other rows
+ *   reference stats of src/cpu/cpu_ops_ref.c; tests project_* of tests/unit/test_backend_ops.c
  */
 
 /// What one thread keeps of a row: four neighbouring lanes share a row and take every fourth column.
 constexpr int QUAD = 4;
 
-template <typename S>
-__device__ __forceinline__ void store_logits(const stats_params &p, const tile_sums<S> &acc, int column0,
-                                             float *logits) {
-    const tile_place<S> place;
-#pragma unroll
-    for (int i = 0; i < S::M_TILES; i++)
-#pragma unroll
-        for (int j = 0; j < S::N_TILES; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int column = place.element_column(j, e);
-                // Past the vocabulary: a probability of 0.
-                logits[place.element_row(i, e) * LOGITS_PITCH + column] =
-                    column0 + column < p.n_out ? finish_sum(acc[i][j][e], p.bias, column0 + column, p.softcap)
-                                               : -INFINITY;
-            }
+/// Sums become logits, in place; past the vocabulary: a probability of 0. Most tiles have nothing to do.
+template <typename S> __device__ __forceinline__ void finish_tile(const stats_params &p, int column0, float *logits) {
+    if (!p.bias && p.softcap <= 0.0f && column0 + BLOCK_N <= p.n_out) return; // the same for all threads
+    for_tile<S>([&](int, int column, int at) {
+        logits[at] =
+            column0 + column < p.n_out ? finish_sum(logits[at], p.bias, column0 + column, p.softcap) : -INFINITY;
+    });
+    __syncthreads(); // the logits are there
 }
 
 /// Sums of one row of the tile at one temperature. The quad's lanes agree on the results.
@@ -102,6 +96,7 @@ __device__ __forceinline__ void fold_stats(const stats_params &p, int row0, int 
 /// Number of keys >= pivot, by one warp.
 __device__ __forceinline__ int count_keys(const key64 *keys, int n, key64 pivot) {
     int count = 0;
+#pragma unroll 1
     for (int i = threadIdx.x % WARP; i < n; i += WARP) count += keys[i] >= pivot;
     return lanes_reduce<WARP>(count, op_add());
 }
@@ -124,6 +119,7 @@ __device__ __forceinline__ int cut_list(key64 *keys, int n, int top_n, key64 *fl
     }
     const int lane = threadIdx.x % WARP;
     int kept = 0;
+#pragma unroll 1
     for (int first = 0; first < n; first += WARP) {
         const key64 key = first + lane < n ? keys[first + lane] : 0;
         const unsigned keep = __ballot_sync(FULL_WARP, key >= lo && key != 0); // all lanes have read before one writes
@@ -135,10 +131,12 @@ __device__ __forceinline__ int cut_list(key64 *keys, int n, int top_n, key64 *fl
     return kept;
 }
 
-/// Appends what reaches the row's floor; the list then has room for another tile again.
-__device__ __forceinline__ int offer_row(const float *values, int first_id, int n_vocab, int top_n, int top_room,
+/// Appends what reaches the row's floor; the list then has room for another tile again. The last tile's list is cut
+/// once more, so that the merge reads little.
+__device__ __forceinline__ int offer_row(const float *values, int first_id, int n_vocab, int top_n, int room,
                                          key64 *keys, int n, key64 *floor) {
     const int lane = threadIdx.x % WARP;
+#pragma unroll 1
     for (int c = lane; c < BLOCK_N; c += WARP) {
         const key64 key = make_key(values[c], first_id + c);
         const unsigned takes = __ballot_sync(FULL_WARP, first_id + c < n_vocab && key >= *floor);
@@ -146,7 +144,7 @@ __device__ __forceinline__ int offer_row(const float *values, int first_id, int 
         n += __popc(takes);
     }
     __syncwarp(); // the list is read by other lanes than wrote it
-    return n + BLOCK_N > top_room ? cut_list(keys, n, top_n, floor) : n;
+    return n > room ? cut_list(keys, n, top_n, floor) : n;
 }
 
 /// What a warp remembers of the lists of its rows.
@@ -158,13 +156,15 @@ template <int BLOCK_M> struct top_lists {
 
 template <int BLOCK_M>
 __device__ __forceinline__ void offer_tile(const stats_params &p, top_lists<BLOCK_M> &lists, int row0, int tile,
-                                           const float *logits) {
+                                           bool last, const float *logits) {
+#pragma unroll 1
     for (int i = 0; i < lists.ROWS; i++) {
         const int row = threadIdx.x / WARP * lists.ROWS + i, at = row0 + row;
         const int top_n = at < p.n_rows ? p.top_n[at] : 0; // the same for all lanes
         if (top_n == 0) continue;
         key64 floor = lists.floor[row];
-        const int n = offer_row(logits + row * LOGITS_PITCH, tile * BLOCK_N, p.n_out, top_n, p.top_room,
+        const int room = last ? top_n + TOP_SLACK : p.top_room - BLOCK_N;
+        const int n = offer_row(logits + row * LOGITS_PITCH, tile * BLOCK_N, p.n_out, top_n, room,
                                 p.keys + ((int64_t)blockIdx.y * p.n_rows + at) * p.top_room, lists.n[row], &floor);
         __syncwarp(); // all lanes have read the row's entry
         if (threadIdx.x % WARP == 0) lists.n[row] = n, lists.floor[row] = floor;
@@ -172,37 +172,27 @@ __device__ __forceinline__ void offer_tile(const stats_params &p, top_lists<BLOC
     }
 }
 
-/// Cuts the lists once more, so that the merge reads little, and says how long they are.
-template <int BLOCK_M>
-__device__ __forceinline__ void finish_lists(const stats_params &p, const top_lists<BLOCK_M> &lists, int row0) {
-    for (int i = 0; i < lists.ROWS; i++) {
-        const int row = threadIdx.x / WARP * lists.ROWS + i, at = row0 + row;
-        if (at >= p.n_rows) continue;
-        const int64_t list = (int64_t)blockIdx.y * p.n_rows + at;
-        int n = lists.n[row];
-        key64 floor = lists.floor[row];
-        if (n > p.top_n[at] + TOP_SLACK) n = cut_list(p.keys + list * p.top_room, n, p.top_n[at], &floor);
-        if (threadIdx.x % WARP == 0) p.n_keys[list] = n;
-    }
-}
-
 template <typename S> __device__ __forceinline__ void project_stats(const stats_params &p) {
     extern __shared__ __align__(16) uint8_t shared[];
     __shared__ top_lists<S::BLOCK_M> lists;
     const int row0 = blockIdx.x * S::BLOCK_M;
-    for (int row = threadIdx.x; row < S::BLOCK_M; row += GEMM_THREADS) lists.floor[row] = 0, lists.n[row] = 0;
+    if (threadIdx.x < S::BLOCK_M) lists.floor[threadIdx.x] = 0, lists.n[threadIdx.x] = 0;
     const int first = blockIdx.y * p.part_tiles, end = min(first + p.part_tiles, p.n_tiles);
     float *logits = (float *)shared;
+    __builtin_assume(first < end);
     for (int tile = first; tile < end; tile++) {
         tile_sums<S> acc;
         multiply_tile<S>(acc, p.x, p.w, row0, tile * BLOCK_N, shared);
-        store_logits<S>(p, acc, tile * BLOCK_N, logits);
+        store_sums<S>(acc, logits);
         __syncthreads(); // the tile is whole; the lists are set up
+        finish_tile<S>(p, tile * BLOCK_N, logits);
         fold_stats<S::BLOCK_M>(p, row0, tile, logits);
-        offer_tile<S::BLOCK_M>(p, lists, row0, tile, logits);
+        offer_tile<S::BLOCK_M>(p, lists, row0, tile, tile + 1 == end, logits);
         __syncthreads(); // the tile has been read: stages may be copied over it
     }
-    finish_lists<S::BLOCK_M>(p, lists, row0);
+    const int row = row0 + threadIdx.x;
+    if (threadIdx.x < S::BLOCK_M && row < p.n_rows)
+        p.n_keys[(int64_t)blockIdx.y * p.n_rows + row] = lists.n[threadIdx.x];
 }
 
 #define STATS_KERNEL(name, a, w, arithmetic, packing, block_m)                                                         \
@@ -231,16 +221,17 @@ STATS_KERNEL(project_stats_bf16_b16, BF16, B16, bf16, b16, 16)
 /*
  * Kernel card: project_merge
  *   a row's tiles to one (max, sums), in double: with d = (m_tile - m) / T and f = exp d, the sums of a tile move to
- * the common maximum as f s0, f (s1 + d s0), f (s2 + d (2 s1 + d s0)); its parts' lists to the N best, sorted grid
- * n_rows, block 256: thread i folds tiles i, i + 256, … in order, then a fixed tree bytes (12 T + 4) n_tiles and 8
- * n_parts (N + 64) a row; small beside the projection; not measured reference merge_sums of src/cpu/cpu_project.c; test
- * project of tests/unit/test_backend_ops.c
+ *   the common maximum as f s0, f (s1 + d s0), f (s2 + d (2 s1 + d s0)); its parts' lists to the N best, sorted
+ *   grid n_rows, block 256: thread i folds tiles i, i + 256, … in order, then a fixed tree
+ *   bytes (12 T + 4) n_tiles and 8 n_parts (N + 64) a row; small beside the projection; not measured
+ *   reference merge_sums of src/cpu/cpu_project.c; tests project_* of tests/unit/test_backend_ops.c
  */
 constexpr int MERGE_WARPS = MERGE_THREADS / WARP;
 
 __device__ __forceinline__ void merge_sums(const merge_params &p, int row, float max, int t, double *scratch) {
     const double temperature = p.temperatures[(int64_t)row * p.n_temperatures + t];
     double sums[3] = {0.0, 0.0, 0.0};
+#pragma unroll 1
     for (int tile = threadIdx.x; tile < p.n_tiles; tile += MERGE_THREADS) {
         const float *part = p.sums + ((int64_t)tile * p.n_temperatures + t) * 3 * p.n_rows_pad + row;
         const float tile_max = p.max[(int64_t)tile * p.n_rows_pad + row];
@@ -251,6 +242,7 @@ __device__ __forceinline__ void merge_sums(const merge_params &p, int row, float
         sums[1] += f * (s1 + d * s0);
         sums[2] += f * (s2 + d * (2.0 * s1 + d * s0));
     }
+#pragma unroll 1
     for (int i = 0; i < 3; i++) {
         const double sum = block_reduce<MERGE_WARPS>(sums[i], scratch, op_add());
         if (threadIdx.x == 0) p.out_sums[((int64_t)row * p.n_temperatures + t) * 3 + i] = sum;
@@ -267,8 +259,10 @@ __device__ __forceinline__ const key64 *part_list(const merge_params &p, int row
 /// Number of the row's keys >= pivot, by the block.
 __device__ __forceinline__ int count_row(const merge_params &p, int row, key64 pivot, int *scratch) {
     int count = 0, n;
+#pragma unroll 1
     for (int part = threadIdx.x / WARP; part < p.n_parts; part += MERGE_WARPS) {
         const key64 *keys = part_list(p, row, part, &n);
+#pragma unroll 1
         for (int i = threadIdx.x % WARP; i < n; i += WARP) count += keys[i] >= pivot;
     }
     return block_reduce<MERGE_WARPS>(count, scratch, op_add());
@@ -279,6 +273,7 @@ __device__ __forceinline__ void sort_keys(key64 *keys, int n) {
     for (int size = 2; size <= n; size *= 2)
         for (int step = size / 2; step > 0; step /= 2) {
             __syncthreads(); // the step before has written its pairs
+#pragma unroll 1
             for (int i = threadIdx.x; i < n; i += MERGE_THREADS) {
                 const int other = i ^ step;
                 if (other < i) continue; // its partner does the pair
@@ -306,15 +301,19 @@ __device__ __forceinline__ void merge_top(const merge_params &p, int row, int to
     }
     int size = 1;
     while (size < top_n) size *= 2;
+#pragma unroll 1
     for (int i = threadIdx.x; i < size; i += MERGE_THREADS) best[i] = 0; // sorts last
     if (threadIdx.x == 0) *n_best = 0;
     __syncthreads(); // cleared before anybody adds
+#pragma unroll 1
     for (int part = threadIdx.x / WARP; part < p.n_parts; part += MERGE_WARPS) {
         const key64 *keys = part_list(p, row, part, &n);
+#pragma unroll 1
         for (int i = threadIdx.x % WARP; i < n; i += WARP)
             if (keys[i] >= lo) best[atomicAdd(n_best, 1)] = keys[i]; // any order: they are sorted next
     }
     sort_keys(best, size);
+#pragma unroll 1
     for (int i = threadIdx.x; i < top_n; i += MERGE_THREADS) p.out_top[(int64_t)row * p.max_top_n + i] = best[i];
 }
 
@@ -325,12 +324,15 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 1) project_merge(con
     __shared__ key64 best[TOP_MAX];
     const int row = blockIdx.x;
     float max = -INFINITY;
+#pragma unroll 1
     for (int tile = threadIdx.x; tile < p.n_tiles; tile += MERGE_THREADS) {
         const float tile_max = p.max[(int64_t)tile * p.n_rows_pad + row];
         max = tile_max > max ? tile_max : max;
     }
     max = block_reduce<MERGE_WARPS>(max, max_scratch, op_max());
     if (threadIdx.x == 0) p.out_max[row] = max;
+#pragma unroll 1
     for (int t = 0; t < p.n_temperatures; t++) merge_sums(p, row, max, t, sums_scratch);
-    if (p.top_n[row] > 0) merge_top(p, row, p.top_n[row], best, count_scratch, &n_best);
+    const int top_n = p.top_n[row];
+    if (top_n > 0) merge_top(p, row, top_n, best, count_scratch, &n_best);
 }

@@ -96,8 +96,8 @@ __device__ __forceinline__ float finish_sum(float sum, const float *bias, int co
 
 /// Sizes of one instance of the product.
 template <typename P_, typename W_, int BLOCK_M_, int STAGES_, int BYTES_> struct tile_shape {
-    using P = P_;             // the arithmetic
-    using W = W_;             // the weights' packing
+    using P = P_; // the arithmetic
+    using W = W_; // the weights' packing
     using A = typename P::activation;
     static constexpr int BLOCK_M = BLOCK_M_, STAGES = STAGES_, BYTES = BYTES_;
     static constexpr int WARPS_M = BLOCK_M == BLOCK_M_LARGE ? 2 : 1, WARPS_N = GEMM_THREADS / WARP / WARPS_M;
@@ -150,7 +150,10 @@ __device__ __forceinline__ void copy_elements(uint8_t *shared, const packed_matr
 template <typename O, int N_ROWS, int GROUPS>
 __device__ __forceinline__ void copy_scales(uint8_t *shared, const packed_matrix &m, int row0, int stage) {
     constexpr int CHUNKS = N_ROWS * O::SCALE_BYTES / 16; // of a group
-    for (int i = threadIdx.x; i < GROUPS * CHUNKS; i += GEMM_THREADS) {
+#pragma unroll
+    for (int first = 0; first < GROUPS * CHUNKS; first += GEMM_THREADS) {
+        const int i = first + threadIdx.x;
+        if (first + GEMM_THREADS > GROUPS * CHUNKS && i >= GROUPS * CHUNKS) break;
         const int64_t row = (int64_t)(stage * GROUPS + i / CHUNKS) * m.n_rows_pad + row0;
         copy16_async(shared + i * 16, m.scales + row * O::SCALE_BYTES + i % CHUNKS * 16);
     }
@@ -186,8 +189,9 @@ __device__ __forceinline__ void multiply_step(tile_sums<S> &acc, const uint8_t *
             for (int fold = 0; fold < FOLDS; fold++)
 #pragma unroll
                 for (int half = 0; half < 2; half++)
-                    a_scales[fold][i][half] = ((const typename P::a_scale *)(
-                        stage + S::A_SCALES_AT))[(step * FOLDS + fold) * S::BLOCK_M + place.element_row(i, half * 2)];
+                    a_scales[fold][i][half] =
+                        ((const typename P::a_scale *)(stage + S::A_SCALES_AT))[(step * FOLDS + fold) * S::BLOCK_M +
+                                                                                place.element_row(i, half * 2)];
     }
 #pragma unroll
     for (int j = 0; j < S::N_TILES; j += 2) {
@@ -216,6 +220,7 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
                                               int row0, int column0, uint8_t *shared) {
     const tile_place<S> place;
     const int n_stages = x.k_pad / BLOCK_K;
+    __builtin_assume(n_stages > 0); // there is no path for nothing that no test could run
 #pragma unroll
     for (int i = 0; i < S::M_TILES; i++)
 #pragma unroll
@@ -223,10 +228,12 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[i][j][e] = 0.0f;
 
+#pragma unroll 1
     for (int stage = 0; stage < S::STAGES - 1; stage++) {
         if (stage < n_stages) copy_stage<S>(shared + stage * S::BYTES, x, w, row0, column0, stage);
         copy_commit(); // empty groups keep the count
     }
+#pragma unroll 1
     for (int stage = 0; stage < n_stages; stage++) {
         copy_wait<S::STAGES - 2>();
         __syncthreads(); // this stage's copies of all threads have landed, and nobody still reads the one refilled next
@@ -239,6 +246,33 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
     }
     copy_wait<0>();
     __syncthreads(); // the last stage has been read by all: the caller may write there
+}
+
+// --------------------------------------------------------------------------------------------------------- epilogue
+
+/// The tile's sums to shared memory, [BLOCK_M][LOGITS_PITCH], where the stages were. The caller's barrier follows.
+template <typename S> __device__ __forceinline__ void store_sums(const tile_sums<S> &acc, float *tile) {
+    const tile_place<S> place;
+#pragma unroll
+    for (int i = 0; i < S::M_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < S::N_TILES; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2)
+                *(float2 *)&tile[place.element_row(i, e) * LOGITS_PITCH + place.element_column(j, e)] =
+                    make_float2(acc[i][j][e], acc[i][j][e + 1]);
+}
+
+/// put(row, column, its place in the tile) for all of a tile, neighbouring threads at neighbouring columns.
+template <typename S, typename Put> __device__ __forceinline__ void for_tile(Put put) {
+    static_assert(S::BLOCK_M * BLOCK_N % GEMM_THREADS == 0 && GEMM_THREADS % BLOCK_N == 0, "threads share out a tile");
+    constexpr int ROWS = GEMM_THREADS / BLOCK_N; // at a time
+    const int column = threadIdx.x % BLOCK_N;
+#pragma unroll 2
+    for (int first = 0; first < S::BLOCK_M; first += ROWS) {
+        const int row = first + threadIdx.x / BLOCK_N;
+        put(row, column, row * LOGITS_PITCH + column);
+    }
 }
 
 #endif

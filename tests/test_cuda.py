@@ -6,15 +6,20 @@ tests say what the kernels compute, never how fast.
 
 import json
 import os
+import pathlib
 import subprocess
 
 import arch_models
+import cut_model
+import numpy as np
 import pytest
 import test_architectures
 from serving import Server
 
 # One of each architecture, and what is rare: untied, odd heads, every K format, RoPE scaling, windows, soft caps.
 VARIANTS = ["llama_untied", "llama_head80", "llama_kquants", "llama_yarn", "gemma3_softcap", "qwen2", "qwen3", "gpt2"]
+FIXTURES = pathlib.Path(__file__).resolve().parent / "fixtures"
+BF16_BOUND = 1.0  # nats at T = 1, as measured: README
 TEXT = "The capital of France is Paris. The capital of Germany is"
 
 
@@ -68,13 +73,68 @@ def test_smollm2_agrees_with_the_cpu(emulated, logitd, model_path):
             assert cuda["next"]["logprob"] == pytest.approx(cpu["next"]["logprob"], abs=3e-4), where
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_same_bits_in_any_batch(seed, emulated, logitd, tiny):
+def worst_difference(mine, theirs):
+    """{statistic: the largest difference} over all positions, and the positions whose ranks differ."""
+    worst, other_ranks = {}, 0
+    for a, b in zip(mine, theirs, strict=True):
+        pairs = [(key, a[key], b[key]) for key in ("logsumexp", "entropy")]
+        if a["next"]:
+            pairs.append(("next", a["next"]["logprob"], b["next"]["logprob"]))
+            other_ranks += a["next"]["rank"] != b["next"]["rank"]
+        listed = [[e["logprob"] for e in row["token_ids"]] for row in (a, b)]
+        pairs.append(("listed", *listed))
+        for key, x, y in pairs:
+            worst[key] = max(worst.get(key, 0.0), float(np.abs(np.array(x) - np.array(y)).max()))
+    return worst, other_ranks
+
+
+@pytest.fixture(scope="module")
+def gemma_cut(tmp_path_factory, model_path):
+    """Six layers of Gemma 3, of which one attends to all, and 5,000 tokens; a window that a short prompt leaves."""
+    path = tmp_path_factory.mktemp("cut") / "gemma3.gguf"
+    return cut_model.cut(model_path("gemma3"), path, 6, 5000, **{"attention.sliding_window": 16})
+
+
+def test_a_cut_of_gemma_agrees_with_the_cpu(emulated, logitd, gemma_cut):
+    """The real weights: Q4_K, Q5_0, Q6_K and Q8_0, heads of 256 features, windows and whole layers."""
+    request = {"prompt": [2, *range(600, 4600, 200)], "token_ids": list(range(0, 5000, 97)), "top_n": 3}
+    rows = {}
+    for name, options in {"cpu": (), "exact": ("cuda",), "bf16": ("cuda", "--precision", "bf16")}.items():
+        with Server(logitd, gemma_cut, "--ctx", 64, "--batch-tokens", 32, "--backend", *(options or ("cpu",))) as server:
+            rows[name] = server.distribution(**request)["results"][0]["positions"]
+    worst, other_ranks = worst_difference(rows["exact"], rows["cpu"])
+    assert max(worst.values()) <= 3e-4 and other_ranks == 0, worst
+    worst, _ = worst_difference(rows["bf16"], rows["cpu"])
+    assert 1e-3 < max(worst.values()) <= BF16_BOUND, worst
+
+
+def test_bf16_of_smollm2_is_within_its_bound(emulated, logitd, model_path):
+    """Against float64; the bound is in the reply."""
+    want = np.load(FIXTURES / "distribution_smollm2_code.npz")
+    with Server(logitd, model_path("smollm2"), "--backend", "cuda", "--precision", "bf16", "--ctx", 64) as server:
+        model = server.get("/model").json()
+        reply = server.distribution(prompt=want["ids"][:16].tolist(), top_n=0)
+    assert reply["numerics"]["precision"] == "bf16" and reply["numerics"]["logprob_bound"] == BF16_BOUND
+    assert model["numerics"]["logprob_bound"] == BF16_BOUND
+    rows, at_one = reply["results"][0]["positions"], want["temperatures"].tolist().index(1.0)
+    logsumexp = np.array([row["logsumexp"][0] for row in rows]) - want["logsumexp"][:16, at_one]
+    logprob = np.array([row["next"]["logprob"][0] for row in rows[:-1]]) - want["next_logprob"][:15, at_one]
+    assert np.abs(logprob).max() <= BF16_BOUND and np.abs(logsumexp).max() <= BF16_BOUND
+    assert np.abs(logprob).max() > 1e-3, "nearer than bf16 can be"
+
+
+@pytest.mark.parametrize(
+    "precision, name, seed",
+    [("exact", "llama_mha", 1), ("exact", "llama_kquants", 2), ("bf16", "llama_mha", 3), ("bf16", "llama_kquants", 4)],
+)
+def test_same_bits_in_any_batch(precision, name, seed, emulated, logitd, tmp_path):
     """Alone or beside others, cut into batches of 7 tokens or whole; warps run in another order for every seed."""
     emulated(LOGITD_EMU_SEED=seed)
-    ids = arch_models.prompt("llama_mha")
+    model = arch_models.write(name, tmp_path / "model.gguf")
+    options = ("--backend", "cuda", "--precision", precision)
+    ids = arch_models.prompt(name)
     request = {"temperatures": [0.7, 1], "top_n": 9, "token_ids": [3, 1000]}
-    with Server(logitd, tiny, "--backend", "cuda") as server:
+    with Server(logitd, model, *options) as server:
         whole = results(server, prompt=ids, **request)
         company = server.distribution(prompt=[ids[:5], ids, ids[3:]], **request)["results"]
         company[1]["index"] = 0
@@ -83,7 +143,7 @@ def test_same_bits_in_any_batch(seed, emulated, logitd, tiny):
         top = json.loads(whole)[0]["positions"][-1]["top"]
         row = full["results"][0]["positions"][0]["full"][0]
         assert [e["id"] for e in top] == sorted(range(len(row)), key=lambda i: (-row[i], i))[:9]
-    with Server(logitd, tiny, "--backend", "cuda", "--batch-tokens", 7) as server:
+    with Server(logitd, model, *options, "--batch-tokens", 7) as server:
         assert results(server, prompt=ids, **request) == whole
 
 
@@ -126,7 +186,7 @@ def test_too_little_memory_says_how_much(emulated, logitd, model_path):
 
 
 def test_other_precisions_are_refused(emulated, logitd, tiny):
-    command = [logitd, "score", "--model", tiny, "--backend", "cuda", "--precision", "bf16"]
+    command = [logitd, "score", "--model", tiny, "--backend", "cuda", "--precision", "fast"]
     done = subprocess.run(command, input="a b", capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert 'no precision "bf16"; it offers exact' in done.stderr
+    assert 'no precision "fast"; it offers exact and bf16' in done.stderr

@@ -1,7 +1,7 @@
 /*
  * cuda_project.c: products on the device, and the final projection: rows in chunks whose state fits, each chunk four
- * launches (packing, targets and listed logits, statistics of tiles, merge) and one copy back. The kernels and what they
- * promise are in cuda/matmul.cu and cuda/project_stats.cu.
+ * launches (packing, targets and listed logits, statistics of tiles, merge) and one copy back. The kernels and what
+ * they promise are in cuda/matmul.cu and cuda/project_stats.cu.
  */
 #include "cuda/cuda_impl.h"
 #include <math.h>

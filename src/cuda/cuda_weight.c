@@ -18,7 +18,8 @@ typedef struct pack_layout {
     int planes, bits, group, scale_bytes;
 } pack_layout;
 
-#define LAYOUT(name) {name##_PLANES, name##_BITS, name##_GROUP, name##_SCALE}
+#define LAYOUT(name)                                                                                                   \
+    { name##_PLANES, name##_BITS, name##_GROUP, name##_SCALE }
 static const pack_layout layouts[2][N_PACKINGS] = {
     {LAYOUT(N32), LAYOUT(Q32), LAYOUT(Q16), LAYOUT(F32)}, // exact
     {LAYOUT(N32), LAYOUT(Q32), LAYOUT(Q16), LAYOUT(B16)}, // bf16

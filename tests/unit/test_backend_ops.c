@@ -226,7 +226,8 @@ static float *run_norm(backend *b, const void *arg, int *n) {
 static void test_norm(void **state) {
     (void)state;
     for (int i = 0; i < 20; i++) {
-        shape s = {.n_rows = rng_int(1, 40), .n_in = rng_int(2, 99), .n_groups = rng_int(1, 4)};
+        shape s = {
+            .n_rows = rng_int(1, 40), .n_in = i < 16 ? rng_int(2, 99) : rng_int(300, 700), .n_groups = rng_int(1, 4)};
         float *x = random_floats(s.n_rows * s.n_in * s.n_groups, i % 3 ? 3.0f : 1e4f), *w = random_floats(s.n_in, 2.0f);
         float *bias = random_floats(s.n_in, 1.0f);
         s.x = x, s.w = w, s.bias = i % 2 ? bias : NULL;
@@ -304,8 +305,9 @@ static float *run_attention(backend *b, const void *arg, int *n) {
 
 static void test_attention(void **state) {
     (void)state;
-    for (int i = 0; i < 24; i++) {
-        const int group = rng_int(1, 4), n_head_kv = rng_int(1, 3), head_dim = 2 * rng_int(1, 40);
+    for (int i = 0; i < 30; i++) {
+        const int group = rng_int(1, 4), n_head_kv = rng_int(1, 3);
+        const int head_dim = i < 24 ? 2 * rng_int(1, 40) : i < 27 ? 2 * rng_int(48, 64) : 2 * rng_int(65, 128);
         attention_shape s = {.params = {.n_head = group * n_head_kv,
                                         .n_head_kv = n_head_kv,
                                         .head_dim = head_dim,
@@ -313,7 +315,7 @@ static void test_attention(void **state) {
                                         .softcap = i % 3 == 0 ? 2.0f : 0.0f,
                                         .n_swa = i % 2 ? rng_int(1, 60) : 0},
                              .rope = {.n_rot = 2 * rng_int(1, head_dim / 2), .neox = i % 4 < 2, .magnitude = 1.25}};
-        double inv_freq[64];
+        double inv_freq[128];
         for (int d = 0; d < s.rope.n_rot / 2; d++) inv_freq[d] = pow(100.0, -2.0 * d / s.rope.n_rot);
         s.rope.inv_freq = inv_freq;
         s.n_slices = rng_int(1, 3);
@@ -332,6 +334,36 @@ static void test_attention(void **state) {
         s.q = q, s.k = k, s.v = v, s.past = past;
         compare_levels("attention", run_attention, &s, 2e-5, 1e-5);
         free(q), free(k), free(v), free(past);
+    }
+}
+
+/// Angles in double: of a far position, and an infinite one, which is no number. The CPU has them in another order.
+static void test_rope_table(void **state) {
+    (void)state;
+    enum { N = 3, N_ROT = 6 };
+    const int32_t positions[N] = {1, 4097, 1000003};
+    const double inv_freq[N_ROT / 2] = {1.0, 0.37, INFINITY};
+    const rope_params rope = {.n_rot = N_ROT, .inv_freq = inv_freq, .magnitude = 1.5};
+    const token_batch batch = {.n_tokens = N, .positions = positions};
+    for (int i = 0; i < n_tested; i++) {
+        if (strcmp(tested[i], "cuda") != 0) continue;
+        backend *b = make_backend(tested[i], 1);
+        backend_buffer *buf = b->ops->buffer_create(b, N, N_ROT);
+        b->ops->rope_table(b, &rope, &batch, buf);
+        float *table = download(b, buf, N, N_ROT);
+        for (int p = 0; p < N; p++)
+            for (int k = 0; k < N_ROT / 2; k++) {
+                const double angle = positions[p] * inv_freq[k];
+                const float *turn = table + p * N_ROT + 2 * k;
+                if (isinf(angle))
+                    assert_true(isnan(turn[0]) && isnan(turn[1]));
+                else
+                    assert_true(fabs((double)turn[0] - 1.5 * cos(angle)) < 2e-7 &&
+                                fabs((double)turn[1] - 1.5 * sin(angle)) < 2e-7);
+            }
+        free(table);
+        b->ops->buffer_destroy(b, buf);
+        end_backend(b);
     }
 }
 
@@ -449,8 +481,8 @@ static void assert_same(const projection *p, int r, const projected *a, const pr
     assert_memory_equal(a->top_logit, b->top_logit, N * sizeof(float));
 }
 
-/// The reference's logits. For bf16 of inputs and float weights that are rounded as it rounds them, so that what is left
-/// is the order of sums.
+/// The reference's logits. For bf16 of inputs and float weights that are rounded as it rounds them, so that what is
+/// left is the order of sums.
 static float *reference_logits(const projection *p, const char *precision) {
     projection q = *p;
     float *hidden = rounded(p->hidden, p->n_rows * p->n_in), *output = NULL, *logits;
@@ -475,6 +507,7 @@ static void check_precision(const projection *p, const char *level, const char *
     for (int r = 0; r < p->n_rows; r++) {
         check_row(p, r, &all[r], logits + (ptrdiff_t)r * p->n_vocab);
         assert_same(p, r, &all[r], &threads[r]);
+        if (r % (1 + p->n_rows / 8) != 0) continue;
         projected *alone = run_project(b, p, r, 1, NULL); // the same bits alone as in company
         assert_same(p, r, &all[r], alone);
         free(alone);
@@ -520,6 +553,25 @@ static void test_project_stats(void **state) {
         check_projection(&p, 1.0 + (double)scale);
         free(memory[0]), free(memory[1]), free(bias);
     }
+}
+
+/// So many logits that a list of the best is cut before its part of the vocabulary ends (BLOCK_N and TOP_ROOM of
+/// cuda/params.h, on the 108 processors that the emulated device says it has).
+static void test_project_many(void **state) {
+    (void)state;
+    float *memory[2];
+    projection p = random_projection(1, 3, 5 * 4 * 108 * 128 + 5, 1.0f, memory);
+    p.top_n[0] = 3, p.target[0] = 77777, p.n_temperatures[0] = 1;
+    for (int i = 0; i < n_tested; i++) {
+        float *logits;
+        backend *b = make_precision(tested[i], 2, "bf16"); // the quickest on the GPU
+        if (!b) b = make_backend(tested[i], 2);
+        projected *rows = run_project(b, &p, 0, 1, &logits);
+        check_row(&p, 0, rows, logits);
+        free(rows), free(logits);
+        end_backend(b);
+    }
+    free(memory[0]), free(memory[1]);
 }
 
 /// Equal logits everywhere: ids decide, and no token is above the target.
@@ -610,7 +662,7 @@ static void test_project_quantised(void **state) {
     static const uint32_t formats[] = {3, 8, 14}; // Q4_1, Q8_0, Q6_K: by fours, bytes, groups of 16
     for (int i = 0; i < 4 * (int)ARRAY_LEN(formats); i++) {
         float *memory[2];
-        projection p = random_projection(i % 2 ? 3 : 19, 256, rng_int(130, 400), 0.02f, memory);
+        projection p = random_projection(i % 2 ? 13 : 45, 256, rng_int(130, 400), 0.02f, memory);
         gguf_tensor blocks = random_blocks(quant_find(formats[i / 4]), p.n_vocab, p.n_in);
         float *bias = random_floats(p.n_vocab, 1.0f);
         p.blocks = &blocks;
@@ -703,7 +755,9 @@ static void test_quantised_matmul(void **state) {
             assert_close(label, got, bf16 ? of_bf16 : exact, N_ROWS * N_OUT,
                          (fast   ? 3e-4
                           : bf16 ? 4e-6
-                                 : 1e-6) * largest, 0.0);
+                                 : 1e-6) *
+                             largest,
+                         0.0);
             for (int r = 0, n; r < N_ROWS; r += n) {
                 n = MIN(r < 8 ? 1 : 2 * (r / 8),
                         N_ROWS - r); // 1, 2, 4, … rows: single ones, a part of a tile, two tiles
@@ -831,7 +885,7 @@ static float *run_embed(backend *b, const void *arg, int *n) {
 static void test_embed(void **state) {
     (void)state;
     for (int t = 0; t < n_quant_types; t++) {
-        gguf_tensor tensor = random_blocks(&quant_types[t], 150, 256);
+        gguf_tensor tensor = random_blocks(&quant_types[t], 150, 768);
         const bool floats = quant_types[t].block_weights == 1;
         compare_precision("exact", quant_types[t].name, run_embed, &tensor, floats ? 8e-7 : 0.0, 0.0);
         compare_precision("bf16", quant_types[t].name, run_embed, &tensor, 1e-38, floats ? 0x1p-8 : 0.0);
@@ -845,8 +899,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_norm),
         cmocka_unit_test(test_glu),
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_rope_table),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_project_stats),
+        cmocka_unit_test(test_project_many),
         cmocka_unit_test(test_project_ties),
         cmocka_unit_test(test_project_extremes),
         cmocka_unit_test(test_project_minus_infinity),
