@@ -69,13 +69,12 @@ __device__ __forceinline__ void attend_keys(const attention_kernel_params &p, ro
                                             const float *k, const float *v, int key0) {
     const int lane = threadIdx.x % WARP, pitch = ATTENTION_PITCH(p.head_dim);
     float e[ROWS_A_WARP] = {};
-    __builtin_assume(p.head_dim > 0);
-#pragma unroll 2 // head_dim is even
-    for (int d = 0; d < p.head_dim; d++) {
+    int d = 0;
+    do {
         const float kd = k[lane * pitch + d];
 #pragma unroll
         for (int i = 0; i < ROWS_A_WARP; i++) e[i] = __fmaf_rn(q[i * pitch + d], kd, e[i]);
-    }
+    } while (++d < p.head_dim);
 #pragma unroll
     for (int i = 0; i < ROWS_A_WARP; i++) {
         float score = e[i] * p.scale;
@@ -98,8 +97,10 @@ template <int CHUNKS>
 __device__ __forceinline__ void load_keys(const attention_kernel_params &p, const attention_item &item, int key0,
                                           int end, float *k, float *v) {
     constexpr int WIDTH = CHUNKS * WARP;
-    for (int i = threadIdx.x; i < ATTENTION_KEYS * WIDTH; i += ATTENTION_THREADS) {
-        const int j = i / WIDTH, d = i % WIDTH;
+    static_assert(ATTENTION_KEYS * WIDTH % (4 * ATTENTION_THREADS) == 0, "threads share out the keys, four at a time");
+#pragma unroll 4
+    for (int first = 0; first < ATTENTION_KEYS * WIDTH; first += ATTENTION_THREADS) {
+        const int i = first + threadIdx.x, j = i / WIDTH, d = i % WIDTH;
         const bool there = key0 + j < end && d < p.head_dim;
         const int64_t at = ((int64_t)(item.kv_first + key0 + j) * p.n_head_kv + blockIdx.y) * p.head_dim + d;
         if (d < p.head_dim) k[j * ATTENTION_PITCH(p.head_dim) + d] = there ? p.k[at] : 0.0f;
@@ -112,6 +113,7 @@ template <int CHUNKS> __device__ __forceinline__ void attention(const attention_
     const int pitch = ATTENTION_PITCH(p.head_dim), lane = threadIdx.x % WARP, row0 = threadIdx.x / WARP * ROWS_A_WARP;
     float *q = shared_floats, *k = q + ATTENTION_ROWS * pitch, *v = k + ATTENTION_KEYS * pitch;
     const attention_item item = p.items[blockIdx.x];
+#pragma unroll 1
     for (int i = threadIdx.x; i < ATTENTION_ROWS * p.head_dim; i += ATTENTION_THREADS) {
         const int row = i / p.head_dim, d = i % p.head_dim;
         q[row * pitch + d] = row < item.n ? p.q[row_offset(p, item, row) + d] : 0.0f;
@@ -129,13 +131,13 @@ template <int CHUNKS> __device__ __forceinline__ void attention(const attention_
     // Rows ascend in position: the first sees the first key of all, the last the last.
     const int first_pos = row_position(p, item, 0), end = row_position(p, item, item.n - 1) + 1;
     const int first = (p.n_swa > 0 ? max(0, first_pos - p.n_swa + 1) : 0) / ATTENTION_KEYS * ATTENTION_KEYS;
-    __builtin_assume(first < end);
-    for (int key0 = first; key0 < end; key0 += ATTENTION_KEYS) {
+    int key0 = first;
+    do {
         load_keys<CHUNKS>(p, item, key0, end, k, v);
         __syncthreads(); // queries, keys and values are there
         attend_keys<CHUNKS>(p, s, q + row0 * pitch, k, v, key0);
-        __syncthreads(); // keys have been read: the next may overwrite them
-    }
+        __syncthreads();                      // keys have been read: the next may overwrite them
+    } while ((key0 += ATTENTION_KEYS) < end); // a row sees itself at least
 #pragma unroll
     for (int i = 0; i < ROWS_A_WARP; i++)
         if (row0 + i < item.n)

@@ -154,10 +154,8 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
     const logit_pair pair = p.pairs[min(first + lane / 4, p.n_pairs - 1)];
     const int id = max(pair.id, 0);
     float acc[4] = {};
-    const int n_steps = p.x.k_pad / STEP_K;
-    __builtin_assume(n_steps > 0);
-#pragma unroll 1
-    for (int step = 0; step < n_steps; step++) {
+    int step = 0;
+    do {
         typename P::a_fragment a;
         typename P::template w_fragment<W> w;
         P::gather_a(a, p.x, pair.row, step);
@@ -174,7 +172,7 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
                 P::template fold<W>(acc, a, w, group, {sa, sa}, {sw.x, sw.y, sw.x, sw.y});
             }
         }
-    }
+    } while (++step < p.x.k_pad / STEP_K); // there is one at least
     // Lane 4 r + t holds columns 2 t and 2 t + 1 of row r.
     if (lane % 4 == lane / 8 && first + lane / 4 < p.n_pairs)
         p.out[first + lane / 4] =

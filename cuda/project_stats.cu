@@ -179,7 +179,6 @@ template <typename S> __device__ __forceinline__ void project_stats(const stats_
     if (threadIdx.x < S::BLOCK_M) lists.floor[threadIdx.x] = 0, lists.n[threadIdx.x] = 0;
     const int first = blockIdx.y * p.part_tiles, end = min(first + p.part_tiles, p.n_tiles);
     float *logits = (float *)shared;
-    __builtin_assume(first < end);
     for (int tile = first; tile < end; tile++) {
         tile_sums<S> acc;
         multiply_tile<S>(acc, p.x, p.w, row0, tile * BLOCK_N, shared);
@@ -242,7 +241,7 @@ __device__ __forceinline__ void merge_sums(const merge_params &p, int row, float
         sums[1] += f * (s1 + d * s0);
         sums[2] += f * (s2 + d * (2.0 * s1 + d * s0));
     }
-#pragma unroll 1
+#pragma unroll
     for (int i = 0; i < 3; i++) {
         const double sum = block_reduce<MERGE_WARPS>(sums[i], scratch, op_add());
         if (threadIdx.x == 0) p.out_sums[((int64_t)row * p.n_temperatures + t) * 3 + i] = sum;
@@ -331,8 +330,9 @@ extern "C" __global__ void __launch_bounds__(MERGE_THREADS, 1) project_merge(con
     }
     max = block_reduce<MERGE_WARPS>(max, max_scratch, op_max());
     if (threadIdx.x == 0) p.out_max[row] = max;
-#pragma unroll 1
-    for (int t = 0; t < p.n_temperatures; t++) merge_sums(p, row, max, t, sums_scratch);
+    int t = 0;
+    do merge_sums(p, row, max, t, sums_scratch);
+    while (++t < p.n_temperatures); // there is one at least
     const int top_n = p.top_n[row];
     if (top_n > 0) merge_top(p, row, top_n, best, count_scratch, &n_best);
 }

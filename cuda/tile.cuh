@@ -220,7 +220,6 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
                                               int row0, int column0, uint8_t *shared) {
     const tile_place<S> place;
     const int n_stages = x.k_pad / BLOCK_K;
-    __builtin_assume(n_stages > 0); // there is no path for nothing that no test could run
 #pragma unroll
     for (int i = 0; i < S::M_TILES; i++)
 #pragma unroll
@@ -229,12 +228,12 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
             for (int e = 0; e < 4; e++) acc[i][j][e] = 0.0f;
 
 #pragma unroll 1
-    for (int stage = 0; stage < S::STAGES - 1; stage++) {
-        if (stage < n_stages) copy_stage<S>(shared + stage * S::BYTES, x, w, row0, column0, stage);
+    for (int first = 0; first < S::STAGES - 1; first++) {
+        if (first < n_stages) copy_stage<S>(shared + first * S::BYTES, x, w, row0, column0, first);
         copy_commit(); // empty groups keep the count
     }
-#pragma unroll 1
-    for (int stage = 0; stage < n_stages; stage++) {
+    int stage = 0;
+    do {
         copy_wait<S::STAGES - 2>();
         __syncthreads(); // this stage's copies of all threads have landed, and nobody still reads the one refilled next
         const int next = stage + S::STAGES - 1;
@@ -243,7 +242,7 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
 #pragma unroll 1
         for (int step = 0; step < BLOCK_K / STEP_K; step++)
             multiply_step<S>(acc, shared + stage % S::STAGES * S::BYTES, step, place);
-    }
+    } while (++stage < n_stages); // there is one at least
     copy_wait<0>();
     __syncthreads(); // the last stage has been read by all: the caller may write there
 }

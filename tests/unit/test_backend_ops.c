@@ -659,7 +659,7 @@ static gguf_tensor random_blocks(const quant_type *type, int n_out, int n_in) {
 /// The output matrix of a format for each way that quants are packed; few rows and many; soft caps and biases.
 static void test_project_quantised(void **state) {
     (void)state;
-    static const uint32_t formats[] = {3, 8, 14}; // Q4_1, Q8_0, Q6_K: by fours, bytes, groups of 16
+    static const uint32_t formats[] = {3, 8, 14, 30}; // Q4_1, Q8_0, Q6_K, BF16: nibbles, bytes, groups of 16, floats
     for (int i = 0; i < 4 * (int)ARRAY_LEN(formats); i++) {
         float *memory[2];
         projection p = random_projection(i % 2 ? 13 : 45, 256, rng_int(130, 400), 0.02f, memory);
