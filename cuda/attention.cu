@@ -70,6 +70,7 @@ __device__ __forceinline__ void attend_keys(const attention_kernel_params &p, ro
     const int lane = threadIdx.x % WARP, pitch = ATTENTION_PITCH(p.head_dim);
     float e[ROWS_A_WARP] = {};
     int d = 0;
+#pragma unroll 1
     do {
         const float kd = k[lane * pitch + d];
 #pragma unroll

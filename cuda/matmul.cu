@@ -155,6 +155,7 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
     const int id = max(pair.id, 0);
     float acc[4] = {};
     int step = 0;
+#pragma unroll 1
     do {
         typename P::a_fragment a;
         typename P::template w_fragment<W> w;

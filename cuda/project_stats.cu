@@ -179,7 +179,8 @@ template <typename S> __device__ __forceinline__ void project_stats(const stats_
     if (threadIdx.x < S::BLOCK_M) lists.floor[threadIdx.x] = 0, lists.n[threadIdx.x] = 0;
     const int first = blockIdx.y * p.part_tiles, end = min(first + p.part_tiles, p.n_tiles);
     float *logits = (float *)shared;
-    for (int tile = first; tile < end; tile++) {
+    int tile = first;
+    do {
         tile_sums<S> acc;
         multiply_tile<S>(acc, p.x, p.w, row0, tile * BLOCK_N, shared);
         store_sums<S>(acc, logits);
@@ -187,8 +188,8 @@ template <typename S> __device__ __forceinline__ void project_stats(const stats_
         finish_tile<S>(p, tile * BLOCK_N, logits);
         fold_stats<S::BLOCK_M>(p, row0, tile, logits);
         offer_tile<S::BLOCK_M>(p, lists, row0, tile, tile + 1 == end, logits);
-        __syncthreads(); // the tile has been read: stages may be copied over it
-    }
+        __syncthreads();    // the tile has been read: stages may be copied over it
+    } while (++tile < end); // a part has one at least
     const int row = row0 + threadIdx.x;
     if (threadIdx.x < S::BLOCK_M && row < p.n_rows)
         p.n_keys[(int64_t)blockIdx.y * p.n_rows + row] = lists.n[threadIdx.x];

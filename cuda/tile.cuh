@@ -229,7 +229,7 @@ __device__ __forceinline__ void multiply_tile(tile_sums<S> &acc, const packed_ma
 
 #pragma unroll 1
     for (int first = 0; first < S::STAGES - 1; first++) {
-        if (first < n_stages) copy_stage<S>(shared + first * S::BYTES, x, w, row0, column0, first);
+        if (first == 0 || first < n_stages) copy_stage<S>(shared + first * S::BYTES, x, w, row0, column0, first);
         copy_commit(); // empty groups keep the count
     }
     int stage = 0;

@@ -115,7 +115,7 @@ def test_bf16_of_smollm2_is_within_its_bound(emulated, logitd, model_path):
         model = server.get("/model").json()
         reply = server.distribution(prompt=want["ids"][:16].tolist(), top_n=0)
     assert reply["numerics"]["precision"] == "bf16" and reply["numerics"]["logprob_bound"] == BF16_BOUND
-    assert model["numerics"]["logprob_bound"] == BF16_BOUND
+    assert (model["precision"], model["logprob_bound"]) == ("bf16", BF16_BOUND)
     rows, at_one = reply["results"][0]["positions"], want["temperatures"].tolist().index(1.0)
     logsumexp = np.array([row["logsumexp"][0] for row in rows]) - want["logsumexp"][:16, at_one]
     logprob = np.array([row["next"]["logprob"][0] for row in rows[:-1]]) - want["next_logprob"][:15, at_one]
