@@ -35,6 +35,8 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) kv_write(const __grid
 constexpr int ROWS_A_WARP = ATTENTION_ROWS / (ATTENTION_THREADS / WARP);
 static_assert(ROWS_A_WARP * (ATTENTION_THREADS / WARP) == ATTENTION_ROWS, "warps share out the rows");
 static_assert(ATTENTION_KEYS == WARP, "a lane is a key");
+constexpr int THREADS_A_ROW = ATTENTION_THREADS / ATTENTION_ROWS; // that load a query
+static_assert(THREADS_A_ROW * ATTENTION_ROWS == ATTENTION_THREADS, "threads share out the queries");
 
 /// Where a query row of the item is: its position, and its head's first feature in q and out.
 __device__ __forceinline__ int row_position(const attention_kernel_params &p, const attention_item &item, int row) {
@@ -114,11 +116,12 @@ template <int CHUNKS> __device__ __forceinline__ void attention(const attention_
     const int pitch = ATTENTION_PITCH(p.head_dim), lane = threadIdx.x % WARP, row0 = threadIdx.x / WARP * ROWS_A_WARP;
     float *q = shared_floats, *k = q + ATTENTION_ROWS * pitch, *v = k + ATTENTION_KEYS * pitch;
     const attention_item item = p.items[blockIdx.x];
+    const int q_row = threadIdx.x / THREADS_A_ROW;
+    int q_d = threadIdx.x % THREADS_A_ROW;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < ATTENTION_ROWS * p.head_dim; i += ATTENTION_THREADS) {
-        const int row = i / p.head_dim, d = i % p.head_dim;
-        q[row * pitch + d] = row < item.n ? p.q[row_offset(p, item, row) + d] : 0.0f;
-    }
+    do
+        if (q_d < p.head_dim) q[q_row * pitch + q_d] = q_row < item.n ? p.q[row_offset(p, item, q_row) + q_d] : 0.0f;
+    while ((q_d += THREADS_A_ROW) < p.head_dim);
     row_state<CHUNKS> s;
 #pragma unroll
     for (int i = 0; i < ROWS_A_WARP; i++) {
