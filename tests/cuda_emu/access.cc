@@ -59,7 +59,7 @@ void lane_addresses(Warp &warp, const Insn &insn, u16 op, u64 out[LANES]) {
     }
 }
 
-void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes) {
+void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes, bool is_write) {
     u64 sectors[LANES];
     u32 n = 0;
     for (u32 rest = mask; rest; rest &= rest - 1) sectors[n++] = addresses[lowest_lane(rest)] / 32;
@@ -67,8 +67,8 @@ void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes) {
     std::sort(sectors, sectors + n);
     Traffic &traffic = warp.block->traffic;
     u64 distinct = (u64)(std::unique(sectors, sectors + n) - sectors);
-    traffic.global_requests++;
-    traffic.global_sectors += distinct;
+    (is_write ? traffic.global_stores : traffic.global_loads)++;
+    (is_write ? traffic.global_store_sectors : traffic.global_load_sectors) += distinct;
     traffic.global_sectors_ideal += std::min(distinct, ideal); // a broadcast needs fewer
 }
 

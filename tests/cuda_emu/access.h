@@ -71,16 +71,18 @@ template <Where W, u32 N> inline u8 *access_at(Warp &warp, u32 lane, u64 address
 void lane_addresses(Warp &warp, const Insn &insn, u16 op, u64 out[LANES]);
 
 // Counts of memory transactions, when the launch wants them.
-void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes);
+void count_global(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes, bool is_write);
 void count_shared(Warp &warp, u32 mask, const u64 offsets[LANES], u32 bytes);
 
-template <Where W> inline void count_access(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes) {
+template <Where W>
+inline void count_access(Warp &warp, u32 mask, const u64 addresses[LANES], u32 bytes, bool is_write) {
     if (!warp.block->launch->count_traffic) return;
-    if constexpr (W == Where::GLOBAL) count_global(warp, mask, addresses, bytes);
+    if constexpr (W == Where::GLOBAL) count_global(warp, mask, addresses, bytes, is_write);
     if constexpr (W == Where::SHARED) count_shared(warp, mask, addresses, bytes);
     if constexpr (W == Where::GENERIC) // one request is of one space in all that compilers make
-        addresses[lowest_lane(mask)] - SHARED_WINDOW < WINDOW_BYTES ? count_shared(warp, mask, addresses, bytes)
-                                                                    : count_global(warp, mask, addresses, bytes);
+        addresses[lowest_lane(mask)] - SHARED_WINDOW < WINDOW_BYTES
+            ? count_shared(warp, mask, addresses, bytes)
+            : count_global(warp, mask, addresses, bytes, is_write);
 }
 
 } // namespace emu

@@ -34,6 +34,21 @@ extern "C" __global__ void missing_syncwarp(const float *data, float *out) {
     out[threadIdx.x] = tile[threadIdx.x ^ 1]; // finds: shared-memory race
 }
 
+// All lanes read one place that another lane wrote.
+extern "C" __global__ void broadcast_without_syncwarp(const float *data, float *out) {
+    __shared__ float lanes[64];
+    lanes[threadIdx.x] = data[threadIdx.x];
+    out[threadIdx.x] = lanes[threadIdx.x / 32 * 32 + 7]; // finds: shared-memory race
+}
+
+// Side by side over all lanes, but for the last, past what was written.
+extern "C" __global__ void row_with_one_hole(const float *data, float *out) {
+    __shared__ float row[64];
+    if (threadIdx.x != 63) row[threadIdx.x] = data[threadIdx.x];
+    __syncthreads();
+    out[threadIdx.x] = row[threadIdx.x]; // finds: uninitialised read
+}
+
 extern "C" __global__ void two_writers(const float *data, float *out) {
     __shared__ float cell;
     cell = data[threadIdx.x]; // finds: shared-memory race

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "counters.h"
 #include "flow.h"
 
 namespace emu {
@@ -291,11 +292,13 @@ void decode_function(KernelBuilder &builder) {
     kernel.code.resize(flow.code_size);
     kernel.locs.resize(flow.code_size);
     kernel.is_statement.assign(flow.code_size, false);
+    kernel.units.assign(flow.code_size, (u8)Unit::NONE);
     flow_place_marks(flow, kernel);
     for (u32 i = 0; i < function.body.size(); i++) {
         u32 at = flow.position[i];
         kernel.locs[at] = function.body[i].loc;
         kernel.is_statement[at] = true;
+        kernel.units[at] = (u8)unit_of(function.body[i].opcode);
         decode_statement(builder, function.body[i], at);
     }
     flow_resolve_branches(flow, function, kernel);

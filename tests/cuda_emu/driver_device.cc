@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "counters.h"
 #include "driver.h"
 
 using namespace emu;
@@ -290,4 +291,19 @@ EMU_API int emu_set(const char *name, unsigned long long value) {
     if (!strcmp(name, "FAIL_LAUNCH")) return settings.fail_launch = value ? driver.n_launches + value : 0, SUCCESS;
     if (!strcmp(name, "TRAFFIC")) return settings.traffic = value, SUCCESS;
     return INVALID_VALUE;
+}
+
+// The counts of a kernel, in the order of counts.def; see counters.h.
+EMU_API int cuda_emu_counters(const char *kernel, unsigned long long *counts, int n) {
+    Driver &driver = Driver::instance();
+    std::lock_guard<std::recursive_mutex> guard(driver.lock);
+    for (const LoadedModule *module : driver.modules) {
+        auto found = module->kernels.find(kernel);
+        if (found == module->kernels.end()) continue;
+        const std::vector<u64> all = counters_of(*found->second);
+        if (n != (int)all.size()) return INVALID_VALUE;
+        std::copy(all.begin(), all.end(), counts);
+        return SUCCESS;
+    }
+    return NOT_FOUND;
 }

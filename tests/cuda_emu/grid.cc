@@ -37,8 +37,9 @@ Finding describe(const Block &block, u32 warp, const Fault &fault) {
 }
 
 void add_traffic(Traffic &to, const Traffic &from) {
-    for (auto field : {&Traffic::thread_instructions, &Traffic::warp_instructions, &Traffic::global_requests,
-                       &Traffic::global_sectors, &Traffic::global_sectors_ideal, &Traffic::shared_requests,
+    for (auto field : {&Traffic::thread_instructions, &Traffic::warp_instructions, &Traffic::global_loads,
+                       &Traffic::global_load_sectors, &Traffic::global_stores, &Traffic::global_store_sectors,
+                       &Traffic::global_sectors_ideal, &Traffic::async_bytes, &Traffic::shared_requests,
                        &Traffic::shared_wavefronts, &Traffic::shared_wavefronts_ideal})
         to.*field += from.*field;
 }
@@ -135,7 +136,10 @@ std::optional<Finding> Grid::run(const Launch &launch, LoadedKernel &loaded) {
     state.work(state.own);
     std::unique_lock<std::mutex> lock(state.mutex);
     state.changed.wait(lock, [&] { return state.n_busy == 0; });
+    const u64 n_blocks = (u64)launch.grid[0] * launch.grid[1] * launch.grid[2];
     loaded.launches++;
+    loaded.blocks += n_blocks;
+    loaded.threads += n_blocks * launch.block[0] * launch.block[1] * launch.block[2];
     return std::move(state.finding);
 }
 

@@ -10,7 +10,7 @@ namespace emu {
 // What was counted for a kernel since it was loaded.
 struct LoadedKernel {
     Kernel kernel;
-    u64 launches = 0;
+    u64 launches = 0, blocks = 0, threads = 0;
     Traffic traffic;
     u32 dynamic_shared_max = 48 * 1024; // cuFuncSetAttribute raises it
 };

@@ -63,10 +63,11 @@ struct Warp {
     u64 *slot64(u16 op) { return (u64 *)slot(op); } // slots are 64-byte aligned
 };
 
-// Counts of one launch on one host thread; see counters in report.h for what they mean.
+// Counts of one launch on one host thread; counts.def says what they mean.
 struct Traffic {
     u64 thread_instructions = 0, warp_instructions = 0;
-    u64 global_requests = 0, global_sectors = 0, global_sectors_ideal = 0;
+    u64 global_loads = 0, global_load_sectors = 0, global_stores = 0, global_store_sectors = 0;
+    u64 global_sectors_ideal = 0, async_bytes = 0;
     u64 shared_requests = 0, shared_wavefronts = 0, shared_wavefronts_ideal = 0;
 };
 

@@ -19,8 +19,9 @@ template <u32 N> void run_copy(Warp &warp, const Insn &insn, u32 mask) {
     second.offset = (i32)insn.target;
     second.aux = insn.aux >> 1 & 1;
     lane_addresses(warp, second, insn.op[1], from);
-    count_access<Where::SHARED>(warp, mask, to, N);
-    count_access<Where::GLOBAL>(warp, mask, from, N);
+    count_access<Where::SHARED>(warp, mask, to, N, true);
+    count_access<Where::GLOBAL>(warp, mask, from, N, false);
+    warp.block->traffic.async_bytes += (u64)N * (u32)__builtin_popcount(mask);
     SharedMemory &shared = warp.block->shared;
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 i = lowest_lane(rest), bytes = insn.op[2] == NO_OPERAND ? N : warp.slot(insn.op[2])[i];

@@ -161,7 +161,7 @@ void run_ldmatrix(Warp &warp, const Insn &insn, u32 mask) {
     u64 at[LANES];
     lane_addresses(warp, insn, insn.op[0], at);
     u32 n = insn.target;
-    count_access<Where::SHARED>(warp, n == 4 ? ALL_LANES : (1U << 8 * n) - 1, at, 16);
+    count_access<Where::SHARED>(warp, n == 4 ? ALL_LANES : (1U << 8 * n) - 1, at, 16, false);
     u16 rows[4][8][8];
     for (u32 lane = 0; lane < 8 * n; lane++) // lane i gives the address of row i % 8 of matrix i / 8
         memcpy(rows[lane / 8][lane % 8], access_shared<16>(warp, lane, at[lane], false), 16);

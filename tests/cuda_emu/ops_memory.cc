@@ -24,15 +24,62 @@ template <u32 BYTES> u8 *contiguous(Warp &warp, u32 mask, const u64 at[LANES], b
     return warp.block->global_bytes + offset;
 }
 
+// How many lanes from `lane` on, of those in the mask, use the next BYTES each of shared memory, within it and aligned;
+// at least 1.
+template <u32 BYTES> u32 row_length(const SharedMemory &shared, u32 mask, const u64 at[LANES], u32 lane) {
+    u32 n = 1;
+    while (lane + n < LANES && (mask >> (lane + n) & 1) && at[lane + n] == at[lane] + n * BYTES) n++;
+    return at[lane] % BYTES == 0 && at[lane] <= shared.size() && n * BYTES <= shared.size() - at[lane] ? n : 1;
+}
+
+template <u32 BYTES> void load_shared(Warp &warp, u32 mask, const u64 at[LANES], u8 *to) {
+    SharedMemory &shared = warp.block->shared;
+    for (u32 lane = 0, n; lane < LANES; lane += n) {
+        n = 1;
+        if (!(mask >> lane & 1)) continue;
+        n = row_length<BYTES>(shared, mask, at, lane);
+        if (n > 1) {
+            shared.note_read_row<BYTES>(warp, lane, n, (u32)at[lane]);
+            memcpy(to + lane * BYTES, shared.at((u32)at[lane]), n * BYTES);
+            continue;
+        }
+        const u8 *from = access_shared<BYTES>(warp, lane, at[lane], false);
+        memcpy(to + lane * BYTES, from, BYTES);
+        // More lanes at the same place: the second makes several readers of one, and a third would change nothing.
+        for (u32 same = 0; lane + n < LANES && (mask >> (lane + n) & 1) && at[lane + n] == at[lane]; n++, same++) {
+            if (same == 0) shared.note_read<BYTES>(warp, lane + n, (u32)at[lane]);
+            memcpy(to + (lane + n) * BYTES, from, BYTES);
+        }
+    }
+}
+
+template <u32 BYTES> void store_shared(Warp &warp, u32 mask, const u64 at[LANES], const u8 *from) {
+    SharedMemory &shared = warp.block->shared;
+    for (u32 lane = 0, n; lane < LANES; lane += n) {
+        n = 1;
+        if (!(mask >> lane & 1)) continue;
+        n = row_length<BYTES>(shared, mask, at, lane);
+        if (n > 1)
+            shared.note_write_row<BYTES>(warp, lane, n, (u32)at[lane]);
+        else
+            access_shared<BYTES>(warp, lane, at[lane], true);
+        memcpy(shared.at((u32)at[lane]), from + lane * BYTES, n * BYTES);
+    }
+}
+
 // T: the type in memory; R: the register's, to which sub-words are extended, by their sign or with zeros. op[0]: the
 // address, op[1…V]: the registers.
 template <Where W, class T, class R, u32 V> void run_load(Warp &warp, const Insn &insn, u32 mask) {
     constexpr u32 BYTES = sizeof(T) * V;
     u64 at[LANES];
     lane_addresses(warp, insn, insn.op[0], at);
-    count_access<W>(warp, mask, at, BYTES);
+    count_access<W>(warp, mask, at, BYTES, false);
     alignas(64) T gathered[LANES * V];
     const u8 *from = W == Where::GLOBAL ? contiguous<BYTES>(warp, mask, at, false) : nullptr;
+    if constexpr (W == Where::SHARED) {
+        load_shared<BYTES>(warp, mask, at, (u8 *)gathered);
+        from = (const u8 *)gathered;
+    }
     if (!from) {
         for (u32 rest = mask; rest; rest &= rest - 1) {
             u32 i = lowest_lane(rest);
@@ -55,7 +102,7 @@ template <Where W, class T, class R, u32 V> void run_store(Warp &warp, const Ins
     constexpr u32 BYTES = sizeof(T) * V;
     u64 at[LANES];
     lane_addresses(warp, insn, insn.op[0], at);
-    count_access<W>(warp, mask, at, BYTES);
+    count_access<W>(warp, mask, at, BYTES, true);
     alignas(64) T values[LANES * V];
     for (u32 j = 0; j < V; j++) {
         const auto *from = lanes_of<R>(warp, insn.op[1 + j]);
@@ -66,6 +113,10 @@ template <Where W, class T, class R, u32 V> void run_store(Warp &warp, const Ins
             memcpy(to, values, sizeof values);
             return;
         }
+    }
+    if constexpr (W == Where::SHARED) {
+        store_shared<BYTES>(warp, mask, at, (const u8 *)values);
+        return;
     }
     for (u32 rest = mask; rest; rest &= rest - 1) {
         u32 i = lowest_lane(rest);

@@ -53,6 +53,7 @@ struct Kernel {
     std::vector<Insn> code;
     std::vector<Loc> locs;                       // beside code
     std::vector<bool> is_statement;              // beside code: false for the reconvergence marks put in at load
+    std::vector<u8> units;                       // beside code: Unit (counters.h) that executes it
     std::vector<std::vector<u32>> branch_tables; // of brx.idx: indices in code
     u32 n_slots = 0, n_predicates = 0;
     std::vector<SpecialSlot> specials;

@@ -150,7 +150,47 @@ template <u32 N> void SharedMemory::note_write(Warp &warp, u32 lane, u32 offset)
     for (u32 i = 0; i < N; i++) written[i] = now;
 }
 
+// The two loops of note_read and note_write over a row of lanes, whose number is what is added to `now`.
+template <u32 N> void SharedMemory::note_read_row(Warp &warp, u32 lane, u32 n, u32 offset) {
+    u32 now = tag_of(warp, *this, lane), floor = warp.floor_tag, start = start_tag_, my_warp = warp.index;
+    u32 several = (now & ~TAG_WHO) | TAG_SEVERAL;
+    const u32 *written = written_.data() + offset;
+    u32 *read = read_.data() + offset, bad = 0;
+    for (u32 i = 0; i < n * N; i++) {
+        u32 tag = written[i], who = (now + i / N) & TAG_WHO;
+        bad |= (u32)(tag < start) | ((u32)(tag >= floor) & (u32)((tag & TAG_WHO) != who));
+    }
+    if (bad) {
+        for (u32 i = 0; i < n; i++) note_read<N>(warp, lane + i, offset + i * N);
+        return;
+    }
+    for (u32 i = 0; i < n * N; i++) {
+        u32 tag = read[i], mine = now + i / N;
+        u32 by = (tag & TAG_SEVERAL) ? tag & 63 : (tag & 0x3ff) / LANES;
+        u32 merged = several | (by == my_warp ? my_warp : TAG_MANY_WARPS);
+        read[i] = (tag < floor || (tag & TAG_WHO) == (mine & TAG_WHO)) ? mine : merged;
+    }
+}
+
+template <u32 N> void SharedMemory::note_write_row(Warp &warp, u32 lane, u32 n, u32 offset) {
+    u32 now = tag_of(warp, *this, lane), floor = warp.floor_tag, bad = 0;
+    u32 *written = written_.data() + offset;
+    const u32 *read = read_.data() + offset;
+    for (u32 i = 0; i < n * N; i++) {
+        u32 who = (now + i / N) & TAG_WHO;
+        bad |= (u32)(written[i] >= floor) & (u32)((written[i] & TAG_WHO) != who);
+        bad |= (u32)(read[i] >= floor) & (u32)((read[i] & TAG_WHO) != who);
+    }
+    if (bad) {
+        for (u32 i = 0; i < n; i++) note_write<N>(warp, lane + i, offset + i * N);
+        return;
+    }
+    for (u32 i = 0; i < n * N; i++) written[i] = now + i / N;
+}
+
 #define X(n)                                                                                                           \
+    template void SharedMemory::note_read_row<n>(Warp &, u32, u32, u32);                                               \
+    template void SharedMemory::note_write_row<n>(Warp &, u32, u32, u32);                                              \
     template void SharedMemory::note_read<n>(Warp &, u32, u32);                                                        \
     template void SharedMemory::note_write<n>(Warp &, u32, u32)
 X(1);

@@ -53,6 +53,10 @@ class SharedMemory {
     // Each checks and records an access of `bytes` (1 to 16) by a lane; offset + bytes <= size() was checked.
     template <u32 N> void note_read(Warp &warp, u32 lane, u32 offset);
     template <u32 N> void note_write(Warp &warp, u32 lane, u32 offset);
+    // The same for lanes lane … lane + n - 1, each with the next N bytes from offset on: quick when there is nothing to
+    // find, else lane by lane.
+    template <u32 N> void note_read_row(Warp &warp, u32 lane, u32 n, u32 offset);
+    template <u32 N> void note_write_row(Warp &warp, u32 lane, u32 n, u32 offset);
     void note_atomic(Warp &warp, u32 lane, u32 offset, u32 bytes);
     void note_async_issue(Warp &warp, u32 lane, u32 offset, u32 bytes);
     void note_async_done(Warp &warp, u32 lane, u32 offset, u32 bytes);
