@@ -83,6 +83,11 @@ typedef struct project_row {
     float *listed_logit; // [K]
 } project_row;
 
+/// The most that one call of a projection is ever asked for.
+typedef struct project_limits {
+    int n_rows, n_temperatures, top_n, n_listed;
+} project_limits;
+
 typedef struct backend_ops {
     const char *name; // "cpu"
     void (*destroy)(backend *b);
@@ -133,6 +138,9 @@ typedef struct backend_ops {
     /// out[i] = x[rows[i]], both on the device
     void (*gather)(backend *b, const backend_buffer *x, const int32_t *rows, int n, backend_buffer *out);
 
+    /// Takes the memory that projections within these limits need, so that none of them has to ask for it. ENOMEM:
+    /// there is less; *err has the numbers. NULL: they need next to nothing.
+    logitd_status (*reserve)(backend *b, const backend_weight *output, const project_limits *most, logitd_error *err);
     /// Final projection and statistics in one pass over the output matrix; softcap > 0: logit = c * tanh(logit / c).
     /// Waits for its results. Errors: ENOMEM, EBACKEND.
     logitd_status (*project_stats)(backend *b, const backend_buffer *hidden, const backend_weight *output,

@@ -138,6 +138,16 @@ static bool allocate(logitd_engine *e) {
            (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));
 }
 
+/// Memory for the largest projection that limits allow.
+static logitd_status reserve(logitd_engine *e, logitd_error *err) {
+    const backend_ops *op = e->backend->ops;
+    const project_limits most = {.n_rows = e->info.batch_tokens,
+                                 .n_temperatures = LIMIT_TEMPERATURES,
+                                 .top_n = MIN(LIMIT_TOP_N, e->info.n_vocab),
+                                 .n_listed = LIMIT_LISTED_IDS};
+    return op->reserve ? op->reserve(e->backend, e->model->output, &most, err) : LOGITD_OK;
+}
+
 static void report(const logitd_options *o, const char *what, double fraction) {
     if (o->progress) o->progress(o->progress_arg, what, fraction);
 }
@@ -181,6 +191,8 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
                       e->info.kv_tokens);
         goto fail;
     }
+    status = reserve(e, err);
+    if (status) goto fail;
     report(o, "hashing the file", VOCABULARY_PERCENT / 100.0);
     sha256_finish(e->hashing, e->sha256);
     e->hashing = NULL;

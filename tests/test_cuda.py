@@ -7,6 +7,7 @@ tests say what the kernels compute, never how fast.
 import json
 import os
 import pathlib
+import re
 import subprocess
 
 import arch_models
@@ -178,11 +179,39 @@ def test_no_usable_device(settings, sentence, emulated, logitd, tiny):
 
 
 def test_too_little_memory_says_how_much(emulated, logitd, model_path):
-    emulated(LOGITD_EMU_MEMORY_MB=64)
-    command = [logitd, "score", "--model", model_path("smollm2"), "--backend", "cuda"]
-    done = subprocess.run(command, input="a b", capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "has no memory for tensor " in done.stderr and " MB wanted, " in done.stderr and " MB free" in done.stderr
+    """All that the limits allow is taken at start: weights, KV cache, buffers, and statistics of the largest batch."""
+    command = [logitd, "score", "--model", model_path("smollm2"), "--backend", "cuda", "--ctx", "64"]
+
+    def run(megabytes):
+        emulated(LOGITD_EMU_MEMORY_MB=megabytes)
+        done = subprocess.run(command, input="a b", capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    status, said = run(4096)
+    assert status == 0
+    whole, statistics = map(float, re.search(r"holds ([0-9.]+) MB: .* and ([0-9.]+) MB for statistics", said).groups())
+    # 16 MB: more than what the projection needs beside its statistics, less than any of these.
+    for megabytes, what in ((64, "tensor "), ((whole - statistics - 16) / 1.048576, ""),
+                            ((whole - 16) / 1.048576, "the statistics of a batch")):
+        status, said = run(int(megabytes))
+        assert status == 1
+        assert re.search(rf"has no memory for {what}[^:]*: [0-9.]+ MB wanted, [0-9.]+ of {int(megabytes) * 1.048576:.1f} MB free",
+                         said), said
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_full_rows_come_back_while_others_are_made(seed, emulated, logitd, tiny):
+    """Rows are made 16 at a time on one stream and copied on another: in any order that their events allow, each is
+    what it is alone."""
+    emulated(LOGITD_EMU_SEED=seed)
+    ids = arch_models.prompt("llama_mha")
+    request = {"prompt": ids * 2, "top_n": "full", "values": "logit", "stats": False}
+    with Server(logitd, tiny, "--backend", "cuda") as server:
+        rows = [p["full"] for p in server.distribution(**request)["results"][0]["positions"]]
+        assert len(rows) > 32  # several parts
+        for i in (0, 15, 16, 31, len(rows) - 1):
+            alone = server.distribution(**request | {"positions": [i]})
+            assert alone["results"][0]["positions"][0]["full"] == rows[i], i
 
 
 def test_other_precisions_are_refused(emulated, logitd, tiny):

@@ -9,11 +9,7 @@
 /// Nats at T = 1 from float64 on the same weights. `bf16`: four times the worst that was measured (README).
 static const double EXACT_BOUND = 3e-4, BF16_BOUND = 1.0;
 
-enum {
-    LEAST_CAPABILITY = 80,
-    PINNED_BYTES = 8 << 20, // inputs under way; weights pass through it in pieces
-    RESULTS_BYTES = 8 << 20,
-};
+enum { LEAST_CAPABILITY = 80 };
 
 static int flat_blocks(int n) {
     return cuda_round_up(n, FLAT_THREADS) / FLAT_THREADS;
@@ -282,17 +278,15 @@ static void destroy(backend *b) {
         }
         cuda_free(cuda, cuda->packed_memory.data);
         cuda_free(cuda, cuda->project.data);
-        if (cuda->pinned) cuda->driver->MemFreeHost(cuda->pinned);
-        if (cuda->results) cuda->driver->MemFreeHost(cuda->results);
+        cuda_queue_close(cuda);
         if (cuda->module) cuda->driver->ModuleUnload(cuda->module);
-        if (cuda->stream) cuda->driver->StreamDestroy(cuda->stream);
         cuda->driver->PrimaryCtxRelease(cuda->device);
     }
     mem_free(cuda->project_host);
     mem_free(cuda);
 }
 
-static const backend_ops cuda_ops = {
+const backend_ops cuda_ops = {
     .name = "cuda",
     .destroy = destroy,
     .weight_create = cuda_weight_create,
@@ -313,6 +307,7 @@ static const backend_ops cuda_ops = {
     .glu = glu,
     .add = add,
     .gather = gather,
+    .reserve = cuda_project_reserve,
     .project_stats = cuda_project_stats,
     .project_logits = cuda_project_logits,
     .finish = finish,
@@ -407,9 +402,7 @@ static logitd_status open_device(cuda_backend *cuda, logitd_error *err) {
     char text[160];
     cuda_result result = driver->PrimaryCtxRetain(&cuda->context, cuda->device);
     if (!result) result = driver->CtxSetCurrent(cuda->context);
-    if (!result) result = driver->StreamCreate(&cuda->stream, CUDA_STREAM_NON_BLOCKING);
-    if (!result) result = driver->MemAllocHost((void **)&cuda->pinned, cuda->pinned_bytes = PINNED_BYTES);
-    if (!result) result = driver->MemAllocHost((void **)&cuda->results, cuda->results_bytes = RESULTS_BYTES);
+    if (!result) result = cuda_queue_open(cuda);
     if (result)
         return error_set(err, LOGITD_EINVAL, "the GPU (%s) cannot be used: %s", cuda->name,
                          cuda_driver_error(driver, result, text));
@@ -436,6 +429,7 @@ logitd_status cuda_backend_create(const backend_options *options, backend **out,
                            .logprob_bound = bf16 ? BF16_BOUND : EXACT_BOUND,
                            .n_threads = 1};
     cuda->bf16 = bf16;
+    cuda->launch = cuda_launch_now;
     cuda->driver = cuda_driver_load(err);
     logitd_status status = cuda->driver ? choose_device(cuda, err) : LOGITD_EINVAL;
     if (!status) status = open_device(cuda, err);

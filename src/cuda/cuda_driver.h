@@ -15,6 +15,7 @@ typedef int cuda_device;
 typedef uint64_t cuda_address;
 typedef struct cuda_context_tag *cuda_context;
 typedef struct cuda_stream_tag *cuda_stream;
+typedef struct cuda_event_tag *cuda_event;
 typedef struct cuda_module_tag *cuda_module;
 typedef struct cuda_function_tag *cuda_function;
 
@@ -29,6 +30,7 @@ enum {
     CUDA_ATTRIBUTE_SHARED_BYTES_OPTIN = 97,
     CUDA_FUNCTION_SHARED_BYTES = 8,
     CUDA_STREAM_NON_BLOCKING = 1,
+    CUDA_EVENT_NO_TIMING = 2,
 };
 
 typedef struct cuda_driver {

@@ -1,7 +1,8 @@
 /*
  * cuda_impl.h: what the files of the CUDA backend share: its buffers on the device, and how work is queued.
  *
- * One stream holds all work in order, so no operation waits for another. Small inputs (ids, positions, temperatures) go
+ * One stream holds all work in order, so no operation waits for another; a second one brings results back while the
+ * first computes on (cuda_mark, cuda_download_marked). Small inputs (ids, positions, temperatures) go
  * through pinned memory that is reused only after a wait. The first error of the driver is kept as a sentence, and from
  * then on every operation does nothing: `finish` and the projections report it.
  */
@@ -18,6 +19,14 @@ typedef enum cuda_kernel {
 #undef KERNEL
     N_CUDA_KERNELS
 } cuda_kernel;
+
+/// A launch as it goes to the driver.
+typedef struct cuda_launch_info {
+    cuda_kernel kernel;
+    const char *name;
+    unsigned grid_x, grid_y, threads, shared_bytes;
+    const void *params; // the kernel's one argument, valid during the call
+} cuda_launch_info;
 
 struct backend_buffer {
     int n_rows, n_features;
@@ -51,10 +60,17 @@ typedef struct cuda_input {
 
 typedef struct cuda_backend {
     backend base;
+    /// Queues a launch: cuda_launch_now, or what a bench puts in its place, with `observer`.
+    cuda_result (*launch)(struct cuda_backend *cuda, const cuda_launch_info *launch);
+    void *observer;
     const cuda_driver *driver;
     cuda_device device;
     cuda_context context;
     cuda_stream stream;
+    cuda_stream copies;      // of results
+    cuda_event marks[2];     // cuda_mark
+    cuda_event copied[2];    // halves of `results`
+    uint64_t n_device_bytes; // allocated in all
     cuda_module module;
     cuda_function kernels[N_CUDA_KERNELS];
     int n_multiprocessors;
@@ -79,6 +95,8 @@ typedef struct cuda_backend {
     size_t project_host_bytes;
 } cuda_backend;
 
+extern const backend_ops cuda_ops; // cuda_backend.c
+
 static inline cuda_backend *cuda_of(backend *b) {
     return (cuda_backend *)b;
 }
@@ -87,6 +105,10 @@ static inline int cuda_round_up(int n, int step) {
 }
 
 // ------------------------------------------------------------------------------------- cuda_queue.c: memory, work
+
+/// Streams, events and pinned memory; the context is current. The result of the first call that failed.
+cuda_result cuda_queue_open(cuda_backend *cuda);
+void cuda_queue_close(cuda_backend *cuda);
 
 /// Keeps the first failure, with `what` was tried. True when the result is success and nothing failed before.
 bool cuda_ok(cuda_backend *cuda, cuda_result result, const char *what);
@@ -106,10 +128,16 @@ bool cuda_scratch_grow(cuda_backend *cuda, cuda_scratch *s, size_t n_bytes, cons
 void cuda_upload(cuda_backend *cuda, cuda_address to, const void *from, size_t n_bytes);
 /// The device address of these bytes: those of the last call when they are the same. 0 after a failure.
 cuda_address cuda_input_put(cuda_backend *cuda, cuda_input *input, const void *bytes, size_t n_bytes);
-/// Copies to host memory and waits. After a failure the memory is zero.
+/// Remembers this point of the queue, as 0 or 1.
+void cuda_mark(cuda_backend *cuda, int mark);
+/// Copies to host memory what is there at the mark, while work that was queued after it may run; waits for the copy
+/// alone. After a failure the memory is zero.
+void cuda_download_marked(cuda_backend *cuda, int mark, void *to, cuda_address from, size_t n_bytes);
+/// Copies to host memory and waits for all work. After a failure the memory is zero.
 void cuda_download(cuda_backend *cuda, void *to, cuda_address from, size_t n_bytes);
 void cuda_wait(cuda_backend *cuda);
 
+cuda_result cuda_launch_now(cuda_backend *cuda, const cuda_launch_info *launch);
 /// Queues a kernel with its argument struct.
 void cuda_launch(cuda_backend *cuda, cuda_kernel kernel, int grid_x, int grid_y, int shared_bytes, const void *params);
 
@@ -135,6 +163,8 @@ void cuda_pack_rows(cuda_backend *cuda, const backend_buffer *x, const backend_w
 /// out = cap(x w^T + bias) for rows that are packed.
 void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_weight *w, const backend_weight *bias,
                    int n_rows, float softcap, cuda_address out);
+logitd_status cuda_project_reserve(backend *b, const backend_weight *output, const project_limits *most,
+                                   logitd_error *err);
 logitd_status cuda_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                  const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
                                  logitd_error *err);

@@ -8,9 +8,10 @@
 #include <string.h>
 
 enum {
-    CHUNK_ROWS = 64,        // chunks are multiples of it, so that each starts at a tile
-    MAX_PART_TILES = 16,    // tiles of a part at most: the fewer parts, the shorter the lists to merge
-    BLOCKS_A_PROCESSOR = 4, // parts are made small enough for so many blocks
+    LOGIT_ROWS = BLOCK_M_SMALL, // of logits that are made or copied at once
+    CHUNK_ROWS = 64,            // chunks are multiples of it, so that each starts at a tile
+    MAX_PART_TILES = 16,        // tiles of a part at most: the fewer parts, the shorter the lists to merge
+    BLOCKS_A_PROCESSOR = 4,     // parts are made small enough for so many blocks
 };
 static const size_t STATE_BYTES = 192u << 20; // of one chunk, unless a single tile of rows needs more
 
@@ -56,7 +57,7 @@ void cuda_pack_rows(cuda_backend *cuda, const backend_buffer *x, const backend_w
     cuda->packed_group = group;
 }
 
-/// The rows from `first` on, a multiple of BLOCK_M_LARGE.
+/// The rows from `first` on, a multiple of BLOCK_M_SMALL.
 static packed_matrix rows_from(const cuda_backend *cuda, int first) {
     packed_matrix m = cuda->packed;
     m.elements += (uint64_t)first * (uint64_t)m.k_pad * (cuda->bf16 ? sizeof(uint16_t) : 1);
@@ -87,20 +88,29 @@ void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_wei
                 cuda_kernel_shared_bytes(kernel), &params);
 }
 
+/// Rows of logits are made LOGIT_ROWS at a time in two buffers: while one is copied to the host, the other is filled.
 logitd_status cuda_project_logits(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                   const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                   logitd_error *err) {
     cuda_backend *cuda = cuda_of(b);
-    const size_t row_bytes = (size_t)output->n_out * sizeof(float);
-    if (!cuda_scratch_grow(cuda, &cuda->project, (size_t)MIN(n_rows, CHUNK_ROWS) * row_bytes, "rows of logits", err))
+    const size_t row_bytes = (size_t)output->n_out * sizeof(float), part_bytes = LOGIT_ROWS * row_bytes;
+    if (!cuda_scratch_grow(cuda, &cuda->project, 2 * part_bytes, "rows of logits", err))
         return err ? err->status : LOGITD_ENOMEM;
     cuda_pack_rows(cuda, hidden, output, n_rows);
-    for (int first = 0; first < n_rows; first += CHUNK_ROWS) {
-        const int n = MIN(CHUNK_ROWS, n_rows - first);
-        const packed_matrix x = rows_from(cuda, first);
-        cuda_multiply(cuda, &x, output, output_bias, n, softcap, cuda->project.data);
-        cuda_download(cuda, out + (size_t)first * (size_t)output->n_out, cuda->project.data, (size_t)n * row_bytes);
+    for (int part = 0; part * LOGIT_ROWS < n_rows + LOGIT_ROWS; part++) {
+        const int first = part * LOGIT_ROWS, before = first - LOGIT_ROWS;
+        if (first < n_rows) {
+            const packed_matrix x = rows_from(cuda, first);
+            cuda_multiply(cuda, &x, output, output_bias, MIN(LOGIT_ROWS, n_rows - first), softcap,
+                          cuda->project.data + (uint64_t)(part % 2) * part_bytes);
+            cuda_mark(cuda, part % 2);
+        }
+        if (before >= 0)
+            cuda_download_marked(cuda, 1 - part % 2, out + (size_t)before * (size_t)output->n_out,
+                                 cuda->project.data + (uint64_t)(1 - part % 2) * part_bytes,
+                                 (size_t)MIN(LOGIT_ROWS, n_rows - before) * row_bytes);
     }
+    cuda_wait(cuda);
     return cuda_report(cuda, err);
 }
 
@@ -148,24 +158,29 @@ static void lay_out(chunk *c) {
     c->state_bytes = at;
 }
 
-/// Sizes of a chunk of n rows.
-static void measure(chunk *c, int n) {
+/// Sizes of a chunk of n rows, whose temperatures, entries and pairs are known.
+static void size_up(chunk *c, int n) {
     c->n_rows = n;
     c->n_rows_pad = pad_rows(n);
-    c->n_temperatures = 1;
-    c->max_top_n = 0;
-    c->n_pairs = c->n_rows_pad; // the targets
-    for (int r = 0; r < n; r++) {
-        c->n_temperatures = MAX(c->n_temperatures, c->rows[r].n_temperatures);
-        c->max_top_n = MAX(c->max_top_n, c->rows[r].top_n);
-        c->n_pairs += c->rows[r].n_listed;
-    }
     c->top_room = c->max_top_n > 0 ? c->max_top_n + TOP_ROOM : 0;
     c->n_tiles = cuda_round_up(c->output->n_out, BLOCK_N) / BLOCK_N;
     const int blocks = c->cuda->n_multiprocessors * BLOCKS_A_PROCESSOR, row_tiles = c->n_rows_pad / block_m(n);
     c->part_tiles = MAX(1, MIN(MAX_PART_TILES, c->n_tiles * row_tiles / blocks));
     c->n_parts = (c->n_tiles + c->part_tiles - 1) / c->part_tiles;
     lay_out(c);
+}
+
+/// The same of the next n rows.
+static void measure(chunk *c, int n) {
+    c->n_temperatures = 1;
+    c->max_top_n = 0;
+    c->n_pairs = pad_rows(n); // the targets
+    for (int r = 0; r < n; r++) {
+        c->n_temperatures = MAX(c->n_temperatures, c->rows[r].n_temperatures);
+        c->max_top_n = MAX(c->max_top_n, c->rows[r].top_n);
+        c->n_pairs += c->rows[r].n_listed;
+    }
+    size_up(c, n);
 }
 
 /// The most rows whose state fits STATE_BYTES, in whole tiles, at least one.
@@ -296,6 +311,31 @@ static bool grow_host(cuda_backend *cuda, size_t n_bytes, logitd_error *err) {
     cuda->project_host_bytes = cuda->project_host ? n_bytes : 0;
     if (!cuda->project_host) error_set(err, LOGITD_ENOMEM, "there is no memory for the statistics of a batch");
     return cuda->project_host != NULL;
+}
+
+/// A chunk is as large as its rows need, up to STATE_BYTES or to one of CHUNK_ROWS, whichever is more.
+logitd_status cuda_project_reserve(backend *b, const backend_weight *output, const project_limits *most,
+                                   logitd_error *err) {
+    cuda_backend *cuda = cuda_of(b);
+    size_t state_bytes = (size_t)(2 * LOGIT_ROWS) * (size_t)output->n_out * sizeof(float), host_bytes = 0;
+    chunk c = {.cuda = cuda, .output = output, .n_temperatures = most->n_temperatures, .max_top_n = most->top_n};
+    for (int n = MIN(CHUNK_ROWS, most->n_rows);; n = MIN(n + CHUNK_ROWS, most->n_rows)) {
+        c.n_pairs = pad_rows(n) + n * most->n_listed;
+        size_up(&c, n);
+        if (n <= CHUNK_ROWS || c.state_bytes <= STATE_BYTES) {
+            state_bytes = MAX(state_bytes, c.state_bytes);
+            host_bytes = MAX(host_bytes, c.input_bytes + c.result_bytes);
+        } else {
+            state_bytes = MAX(state_bytes, STATE_BYTES); // fewer entries fit in that, and may fill it
+        }
+        if (n == most->n_rows) break;
+    }
+    if (!cuda_scratch_grow(cuda, &cuda->project, state_bytes, "the statistics of a batch", err) ||
+        !grow_host(cuda, host_bytes, err))
+        return cuda_failed(cuda) ? cuda_report(cuda, err) : LOGITD_ENOMEM;
+    log_line(LOG_INFO, "the GPU (%s) holds %.1f MB: weights, KV cache, buffers of a batch, and %.1f MB for statistics",
+             cuda->name, (double)cuda->n_device_bytes / 1e6, (double)state_bytes / 1e6);
+    return LOGITD_OK;
 }
 
 logitd_status cuda_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,

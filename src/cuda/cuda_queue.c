@@ -2,6 +2,36 @@
 #include "cuda/cuda_impl.h"
 #include <string.h>
 
+enum {
+    PINNED_BYTES = 8 << 20, // inputs under way; weights pass through it in pieces
+    RESULTS_BYTES = 8 << 20,
+};
+
+// ------------------------------------------------------------------------------------------------- opening, closing
+
+cuda_result cuda_queue_open(cuda_backend *cuda) {
+    const cuda_driver *driver = cuda->driver;
+    cuda_event *const events[] = {&cuda->marks[0], &cuda->marks[1], &cuda->copied[0], &cuda->copied[1]};
+    cuda_result result = driver->StreamCreate(&cuda->stream, CUDA_STREAM_NON_BLOCKING);
+    if (!result) result = driver->StreamCreate(&cuda->copies, CUDA_STREAM_NON_BLOCKING);
+    for (size_t i = 0; i < ARRAY_LEN(events) && !result; i++)
+        result = driver->EventCreate(events[i], CUDA_EVENT_NO_TIMING);
+    if (!result) result = driver->MemAllocHost((void **)&cuda->pinned, cuda->pinned_bytes = PINNED_BYTES);
+    if (!result) result = driver->MemAllocHost((void **)&cuda->results, cuda->results_bytes = RESULTS_BYTES);
+    return result;
+}
+
+void cuda_queue_close(cuda_backend *cuda) {
+    const cuda_driver *driver = cuda->driver;
+    const cuda_event events[] = {cuda->marks[0], cuda->marks[1], cuda->copied[0], cuda->copied[1]};
+    for (size_t i = 0; i < ARRAY_LEN(events); i++)
+        if (events[i]) driver->EventDestroy(events[i]);
+    if (cuda->pinned) driver->MemFreeHost(cuda->pinned);
+    if (cuda->results) driver->MemFreeHost(cuda->results);
+    if (cuda->copies) driver->StreamDestroy(cuda->copies);
+    if (cuda->stream) driver->StreamDestroy(cuda->stream);
+}
+
 // ------------------------------------------------------------------------------------------------------- failures
 
 bool cuda_failed(const cuda_backend *cuda) {
@@ -45,7 +75,10 @@ cuda_address cuda_alloc(cuda_backend *cuda, size_t n_bytes, const char *what, lo
     }
     enter(cuda);
     const cuda_result result = cuda->driver->MemAlloc(&at, MAX(n_bytes, 1));
-    if (result == 0) return at;
+    if (result == 0) {
+        cuda->n_device_bytes += n_bytes;
+        return at;
+    }
     if (result != CUDA_ERROR_MEMORY) cuda_ok(cuda, result, what);
     cuda->driver->MemGetInfo(&n_free, &total);
     logitd_error sentence;
@@ -94,19 +127,51 @@ void cuda_upload(cuda_backend *cuda, cuda_address to, const void *from, size_t n
     }
 }
 
-void cuda_download(cuda_backend *cuda, void *to, cuda_address from, size_t n_bytes) {
+void cuda_mark(cuda_backend *cuda, int mark) {
     enter(cuda);
-    for (size_t done = 0; done < n_bytes;) {
-        const size_t n = MIN(n_bytes - done, cuda->results_bytes);
-        if (!cuda_failed(cuda))
-            cuda_ok(cuda, cuda->driver->MemcpyDtoHAsync(cuda->results, from + done, n, cuda->stream), "a copy from it");
-        cuda_wait(cuda);
-        if (cuda_failed(cuda))
-            memset((uint8_t *)to + done, 0, n);
-        else
-            memcpy((uint8_t *)to + done, cuda->results, n);
-        done += n;
+    if (!cuda_failed(cuda))
+        cuda_ok(cuda, cuda->driver->EventRecord(cuda->marks[mark], cuda->stream), "marking its work");
+}
+
+/// Queues the copy of a piece into a half of `results`.
+static void copy_piece(cuda_backend *cuda, int half, cuda_address from, size_t n_bytes) {
+    uint8_t *to = cuda->results + (size_t)half * (cuda->results_bytes / 2);
+    if (!cuda_failed(cuda))
+        cuda_ok(cuda, cuda->driver->MemcpyDtoHAsync(to, from, n_bytes, cuda->copies), "a copy from it");
+    if (!cuda_failed(cuda))
+        cuda_ok(cuda, cuda->driver->EventRecord(cuda->copied[half], cuda->copies), "a copy from it");
+}
+
+/// Waits for that copy and takes it over.
+static void take_piece(cuda_backend *cuda, int half, void *to, size_t n_bytes) {
+    if (!cuda_failed(cuda))
+        cuda_ok(cuda, cuda->driver->EventSynchronize(cuda->copied[half]), "waiting for a copy from it");
+    if (cuda_failed(cuda))
+        memset(to, 0, n_bytes);
+    else
+        memcpy(to, cuda->results + (size_t)half * (cuda->results_bytes / 2), n_bytes);
+}
+
+/// The device writes one half of `results` while the host empties the other.
+void cuda_download_marked(cuda_backend *cuda, int mark, void *to, cuda_address from, size_t n_bytes) {
+    const size_t piece = cuda->results_bytes / 2;
+    enter(cuda);
+    if (!cuda_failed(cuda))
+        cuda_ok(cuda, cuda->driver->StreamWaitEvent(cuda->copies, cuda->marks[mark], 0), "waiting for its work");
+    if (n_bytes > 0) copy_piece(cuda, 0, from, MIN(piece, n_bytes));
+    for (size_t done = 0, n; done < n_bytes; done += n) {
+        const int half = (int)(done / piece % 2);
+        const size_t next = done + piece;
+        n = MIN(piece, n_bytes - done);
+        if (next < n_bytes) copy_piece(cuda, 1 - half, from + next, MIN(piece, n_bytes - next));
+        take_piece(cuda, half, (uint8_t *)to + done, n);
     }
+}
+
+void cuda_download(cuda_backend *cuda, void *to, cuda_address from, size_t n_bytes) {
+    cuda_mark(cuda, 0);
+    cuda_download_marked(cuda, 0, to, from, n_bytes);
+    cuda_wait(cuda);
 }
 
 cuda_address cuda_input_put(cuda_backend *cuda, cuda_input *input, const void *bytes, size_t n_bytes) {
@@ -142,14 +207,22 @@ static const struct {
 #undef KERNEL
 };
 
+cuda_result cuda_launch_now(cuda_backend *cuda, const cuda_launch_info *launch) {
+    void *arguments[] = {(void *)(uintptr_t)launch->params};
+    return cuda->driver->LaunchKernel(cuda->kernels[launch->kernel], launch->grid_x, launch->grid_y, 1, launch->threads,
+                                      1, 1, launch->shared_bytes, cuda->stream, arguments, NULL);
+}
+
 void cuda_launch(cuda_backend *cuda, cuda_kernel kernel, int grid_x, int grid_y, int shared_bytes, const void *params) {
     ASSERT(grid_x > 0 && grid_y > 0);
     if (cuda_failed(cuda)) return;
     enter(cuda);
-    void *arguments[] = {(void *)params};
-    cuda_ok(cuda,
-            cuda->driver->LaunchKernel(cuda->kernels[kernel], (unsigned)grid_x, (unsigned)grid_y, 1,
-                                       kernel_rows[kernel].threads, 1, 1, (unsigned)shared_bytes, cuda->stream,
-                                       arguments, NULL),
-            kernel_rows[kernel].name);
+    const cuda_launch_info launch = {.kernel = kernel,
+                                     .name = kernel_rows[kernel].name,
+                                     .grid_x = (unsigned)grid_x,
+                                     .grid_y = (unsigned)grid_y,
+                                     .threads = kernel_rows[kernel].threads,
+                                     .shared_bytes = (unsigned)shared_bytes,
+                                     .params = params};
+    cuda_ok(cuda, cuda->launch(cuda, &launch), launch.name);
 }
