@@ -3,6 +3,7 @@
  * whole as one document (report.h). Bad options end with 2 and one sentence, a failure with 1.
  */
 #include "bench.h"
+#include "cuda_static.h"
 #include "limits.h"
 #include <errno.h>
 #include <getopt.h>
@@ -17,11 +18,13 @@ static const bench_section sections[] = {
     {"requests", "whole requests to the engine, top 20 and statistics of all positions", section_requests},
     {"decode", "one new token a sequence over a KV cache, with statistics and top 20", section_decode},
     {"threads", "one request, with fewer threads", section_threads},
+    {"cuda", "the GPU's kernels, one by one, for layers and projections of model shapes", section_cuda},
 };
 
 static const char usage[] =
-    "usage: logitd-bench --model M.gguf [OPTIONS]\n\n"
-    "  --only A,B        sections: peaks, matmul, projection, profile, requests, decode, threads (default all)\n"
+    "usage: logitd-bench --model M.gguf [OPTIONS]\n       logitd-bench --cuda-static\n\n"
+    "  --only A,B        sections: peaks, matmul, projection, profile, requests, decode, threads, cuda (default all)\n"
+    "  --cuda-static     what is known of the GPU's kernels without one: registers, occupancy, bounds, predictions\n"
     "  --json FILE       also write everything as JSON; - is stdout, without the table\n"
     "  --tokens N        positions of a typical request (default 512)\n"
     "  --repeat N        most runs of a case, 3 to 101 (default 25)\n"
@@ -88,6 +91,11 @@ static bool check_only(const char *only) {
     return false;
 }
 
+/// The section of the GPU's kernels has shapes of its own, and no limits of the processor.
+static bool needs_model(const char *only) {
+    return !only || strcmp(only, "cuda") != 0;
+}
+
 /// -1: go on; else the exit status.
 static int read_options(int argc, char **argv, command *c) {
     static const struct option options[] = {{"model", required_argument, NULL, 'm'},
@@ -99,6 +107,7 @@ static int read_options(int argc, char **argv, command *c) {
                                             {"threads", required_argument, NULL, 't'},
                                             {"cpu", required_argument, NULL, 'c'},
                                             {"precision", required_argument, NULL, 'p'},
+                                            {"cuda-static", no_argument, NULL, 'C'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     bench *b = &c->bench;
@@ -115,6 +124,7 @@ static int read_options(int argc, char **argv, command *c) {
         if (o == 't') ok = read_int("threads", optarg, 1, LIMIT_THREADS, &b->engine.n_threads);
         if (o == 'c') b->engine.cpu_level = optarg;
         if (o == 'p') b->engine.precision = optarg;
+        if (o == 'C') return cuda_static_print(stdout) ? 0 : 1;
         if (o == 'h') {
             fputs(usage, stdout);
             return 0;
@@ -122,9 +132,9 @@ static int read_options(int argc, char **argv, command *c) {
     }
     b->plan.budget_ms = seconds * 1e3;
     if (!ok || !check_only(c->only)) return 2;
-    if (b->engine.model_path && optind == argc) return -1;
+    if ((b->engine.model_path || !needs_model(c->only)) && optind == argc) return -1;
     fprintf(stderr, "logitd-bench: %s; see logitd-bench --help\n",
-            b->engine.model_path ? "only options are expected" : "--model M.gguf is missing");
+            b->engine.model_path || !needs_model(c->only) ? "only options are expected" : "--model M.gguf is missing");
     return 2;
 }
 
@@ -167,11 +177,12 @@ static logitd_status write_json(const report *r, const char *path, logitd_error 
 
 static logitd_status run(command *c, logitd_error *err) {
     bench *b = &c->bench;
-    logitd_status status = read_model(b, err);
+    logitd_status status = needs_model(c->only) ? read_model(b, err) : LOGITD_OK;
     for (size_t i = 0; i < ARRAY_LEN(sections) && !status; i++) {
         if (!listed(c->only, sections[i].name)) continue;
-        renew_limit(b);
-        report_section(b->report, sections[i].name, sections[i].sentence, b->limit);
+        const bool on_cpu = sections[i].run != section_cuda;
+        if (on_cpu) renew_limit(b);
+        report_section(b->report, sections[i].name, sections[i].sentence, on_cpu ? b->limit : (peak_limit){0});
         status = sections[i].run(b, err);
     }
     if (!status && c->json) status = write_json(b->report, c->json, err);
@@ -179,7 +190,7 @@ static logitd_status run(command *c, logitd_error *err) {
 }
 
 int main(int argc, char **argv) {
-    command c = {.bench = {.n_tokens = 512, .plan = {.max_runs = 25}}};
+    command c = {.bench = {.engine = {.backend = "cpu"}, .n_tokens = 512, .plan = {.max_runs = 25}}};
     logitd_error err = {0};
     const int wrong = read_options(argc, argv, &c);
     if (wrong >= 0) return wrong;

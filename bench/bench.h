@@ -35,6 +35,8 @@ logitd_status section_projection(bench *b, logitd_error *err);
 // section_model.c
 logitd_status section_profile(bench *b, logitd_error *err);
 logitd_status section_decode(bench *b, logitd_error *err);
+// section_cuda.c
+logitd_status section_cuda(bench *b, logitd_error *err);
 // section_requests.c
 logitd_status section_requests(bench *b, logitd_error *err);
 logitd_status section_threads(bench *b, logitd_error *err);

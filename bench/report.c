@@ -8,7 +8,7 @@
 
 struct report {
     FILE *table;
-    cJSON *root, *cases;
+    cJSON *root, *cases, *notes, *counts;
 };
 
 bench_rates report_rates(const bench_case *c) {
@@ -64,6 +64,8 @@ void report_free(report *r) {
     if (!r) return;
     cJSON_Delete(r->root);
     cJSON_Delete(r->cases);
+    cJSON_Delete(r->notes);
+    cJSON_Delete(r->counts);
     mem_free(r);
 }
 
@@ -116,6 +118,8 @@ static cJSON *case_json(const bench_case *c, const bench_rates *r) {
 char *report_json(const report *r) {
     cJSON *whole = cJSON_Duplicate(r->root, true);
     cJSON_AddItemToObject(whole, "cases", r->cases ? cJSON_Duplicate(r->cases, true) : cJSON_CreateArray());
+    if (r->notes) cJSON_AddItemToObject(whole, "notes", cJSON_Duplicate(r->notes, true));
+    if (r->counts) cJSON_AddItemToObject(whole, "counts", cJSON_Duplicate(r->counts, true));
     char *text = cJSON_Print(whole);
     cJSON_Delete(whole);
     return text;
@@ -125,11 +129,11 @@ char *report_json(const report *r) {
 
 void report_section(report *r, const char *section, const char *sentence, peak_limit limit) {
     if (!r->table) return;
-    fprintf(r->table,
-            "\n%s: %s\nlimits: %.0f Gop/s of f32 multiply-adds, %.1f GB/s read\n\n  %-46s %10s %10s %7s %11s %8s "
-            "%7s %9s %8s\n",
-            section, sentence, limit.gops, limit.gbps, "", "best ms", "median ms", "spread", "positions/s", "Gop/s",
-            "GB/s", "of limit", "of time");
+    fprintf(r->table, "\n%s: %s\n", section, sentence);
+    if (limit.gops > 0)
+        fprintf(r->table, "limits: %.0f Gop/s of f32 multiply-adds, %.1f GB/s read\n", limit.gops, limit.gbps);
+    fprintf(r->table, "\n  %-46s %10s %10s %7s %11s %8s %7s %9s %8s\n", "", "best ms", "median ms", "spread",
+            "positions/s", "Gop/s", "GB/s", "of limit", "of time");
     fflush(r->table);
 }
 
@@ -162,4 +166,41 @@ void report_case(report *r, const bench_case *c) {
     if (!r->cases) r->cases = cJSON_CreateArray();
     cJSON_AddItemToArray(r->cases, case_json(c, &rates));
     if (r->table) print_row(r->table, c, &rates);
+}
+
+void report_note(report *r, const char *sentence) {
+    if (!r->notes) r->notes = cJSON_CreateArray();
+    cJSON_AddItemToArray(r->notes, cJSON_CreateString(sentence));
+    if (r->table) fprintf(r->table, "  %s\n", sentence);
+}
+
+/// A count by its name.
+static double count_named(const char *const *names, const double *counts, int n, const char *name) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0) return counts[i];
+    return 0.0;
+}
+
+void report_counts(report *r, const char *section, const char *name, const char *kernel, double units,
+                   const char *const *names, const double *counts, int n) {
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "section", section);
+    cJSON_AddStringToObject(o, "name", name);
+    cJSON_AddStringToObject(o, "kernel", kernel);
+    cJSON_AddNumberToObject(o, "units", units);
+    for (int i = 0; i < n; i++) cJSON_AddNumberToObject(o, names[i], counts[i]);
+    if (!r->counts) r->counts = cJSON_CreateArray();
+    cJSON_AddItemToArray(r->counts, o);
+    if (!r->table) return;
+#define OF(x) count_named(names, counts, n, x)
+    fprintf(r->table, "  %-66s %12.0f instructions", name, OF("thread_instructions"));
+    const double loads = OF("global_loads"), stores = OF("global_stores"), shared = OF("shared_requests");
+    if (loads > 0) fprintf(r->table, ", %.1f sectors a load", OF("global_load_sectors") / loads);
+    if (stores > 0) fprintf(r->table, ", %.1f a store", OF("global_store_sectors") / stores);
+    if (shared > 0)
+        fprintf(r->table, ", %.2f of %.2f wavefronts", OF("shared_wavefronts") / shared,
+                OF("shared_wavefronts_ideal") / shared);
+#undef OF
+    fputc('\n', r->table);
+    fflush(r->table);
 }

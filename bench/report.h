@@ -19,7 +19,7 @@
 /// Numbers that do not apply to a case are 0, and left out.
 typedef struct bench_case {
     const char *section; // "requests"
-    char name[72];       // unique in its section
+    char name[96];       // unique in its section
     int threads;
     int positions; // of one run: those whose results are wanted
     int temperatures, vocabulary, top_n;
@@ -45,13 +45,19 @@ report *report_create(FILE *table);
 void report_free(report *r);
 /// Names what is measured. Printed at once.
 void report_about(report *r, const logitd_model_info *model);
-/// A heading: a sentence of what its rows are, and the limit that was measured before them.
+/// A heading: a sentence of what its rows are, and the limit that was measured before them (zeros: none).
 void report_section(report *r, const char *section, const char *sentence, peak_limit limit);
 void report_case(report *r, const bench_case *c);
+/// A sentence of its own line in the table, and in "notes".
+void report_note(report *r, const char *sentence);
+/// What was counted instead of timed, in "counts": counts[n] of `units` units of a kernel's work.
+void report_counts(report *r, const char *section, const char *name, const char *kernel, double units,
+                   const char *const *names, const double *counts, int n);
 /// The document, freed with free(); NULL: no memory.
 ///   { "schema": 1, "date", "machine": {"cpu", "processors"}, "logitd", "threads",
 ///     "model": {"name", "architecture", "sha256", "n_vocab", "n_embd", "n_params", "backend", "precision", "kernel"},
-///     "cases": [ {"section", "name", …members of bench_case and bench_rates that apply…}, … ] }
+///     "cases": [ {"section", "name", …members of bench_case and bench_rates that apply…}, … ],
+///     "notes": [ … ], "counts": [ {"section", "name", "kernel", "units", …names…}, … ] }     (where there are any)
 char *report_json(const report *r);
 
 #endif

@@ -20,7 +20,7 @@ from cases import BenchFileError, read
 from serving import Server  # clients.py put tests/ in the path
 
 CLIENTS = "clients"
-NATIVE = ["peaks", "matmul", "projection", "profile", "requests", "decode", "threads"]  # sections of logitd-bench
+NATIVE = ["peaks", "matmul", "projection", "profile", "requests", "decode", "threads", "cuda"]  # sections of logitd-bench
 
 
 def arguments(argv):

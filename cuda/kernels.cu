@@ -5,4 +5,5 @@
 #include "embed.cu"
 #include "matmul.cu"
 #include "norm_rope.cu"
+#include "peaks.cu"
 #include "project_stats.cu"

@@ -52,6 +52,10 @@ enum {
     TOP_ROOM = 512,     // and has room for N + TOP_ROOM; more than BLOCK_N + TOP_SLACK
     TOP_MAX = 1024,     // N at most
     MERGE_THREADS = 256,
+
+    PEAK_CHAINS = 16, // of multiply-adds in a thread of peak_f32
+    PEAK_LOADS = 4,   // of 16 bytes in a thread of peak_read
+    PEAK_TILES = 8,   // of mma in a warp of peak_bf16 and peak_int8
 };
 
 /// Formats of packed operands: planes, bits of an element, bytes of a scale. A group's inputs are the weights' matter.
@@ -218,5 +222,14 @@ typedef struct flat_params {
     int n, n_features;      // elements; features of a row
     int act;                // glu: 0 SiLU, 1 GELU (tanh)
 } flat_params;
+
+/// Of the kernels that measure the device (peaks.cu).
+typedef struct peak_params {
+    DEVICE(const float4) memory; // [n], of peak_read
+    DEVICE(float) out;           // [threads of the grid]
+    long long n;
+    int rounds;
+    float a, b; // factors of peak_f32
+} peak_params;
 
 #endif

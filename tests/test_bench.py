@@ -135,7 +135,7 @@ def test_json_to_stdout_is_all_there_is(bench, model):
         (["--model", "m", "--repeat", "2"], 2, 'logitd-bench: --repeat is "2"; it must be a number from 3 to 101'),
         (["--model", "m", "--seconds", "1s"], 2, 'logitd-bench: --seconds is "1s"; it must be a number from 0 to 3600'),
         (["--model", "m", "--only", "decode,gemm"], 2, 'logitd-bench: --only is "decode,gemm"; it must be some of peaks, '
-         "matmul, projection, profile, requests, decode, threads"),
+         "matmul, projection, profile, requests, decode, threads, cuda"),
         (["--model", "/none.gguf"], 1, "logitd-bench: /none.gguf: cannot be opened: No such file or directory"),
     ],
 )
