@@ -419,10 +419,43 @@ static uint64_t read_number(const char *path, uint64_t otherwise) {
     return found ? value : otherwise;
 }
 
+/// The least of *least and a file's numbers over `group`, which is cut down on the way, and every group above it.
+static void least_of_groups(const char *mount, char *group, const char *name, uint64_t *least) {
+    for (;;) {
+        char path[8192];
+        snprintf(path, sizeof path, "%s%s/%s", mount, group, name);
+        const uint64_t limit = read_number(path, UINT64_MAX); // "max" is no number
+        *least = MIN(*least, limit);
+        char *slash = strrchr(group, '/');
+        if (!slash) return;
+        *slash = '\0';
+    }
+}
+
+uint64_t util_cgroup_bytes(const char *membership, const char *mount) {
+    uint64_t least = UINT64_MAX;
+    char line[4096], memory_mount[4096];
+    FILE *file = fopen(membership, "r");
+    snprintf(memory_mount, sizeof memory_mount, "%s/memory", mount);
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0'; // ID:CONTROLLERS:GROUP; version 2 names no controllers
+        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group) continue;
+        *group++ = '\0';
+        if (!controllers[1]) {
+            least_of_groups(mount, group, "memory.max", &least);
+        } else if (strstr(controllers, "memory")) {
+            least_of_groups(memory_mount, group, "memory.limit_in_bytes", &least);
+        }
+    }
+    if (file) fclose(file);
+    return least;
+}
+
 uint64_t util_machine_bytes(void) {
-    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-    bytes = MIN(bytes, read_number("/sys/fs/cgroup/memory.max", bytes)); // version 2; "max" is no number
-    return MIN(bytes, read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", bytes));
+    const uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t limit = util_cgroup_bytes("/proc/self/cgroup", "/sys/fs/cgroup");
+    return MIN(bytes, limit);
 }
 
 uint64_t util_resident_bytes(void) {

@@ -109,8 +109,11 @@ void log_members(log_level level, const char *text, const char *members);
 /// Processors that this process may run on, at least 1.
 int util_cpu_count(void);
 
-/// Memory that this process may use: the machine's, or its control group's limit if that is less.
+/// Memory that this process may use: the machine's, or the limit of its control group if that is less.
 uint64_t util_machine_bytes(void);
+/// The least memory limit of the control groups that the file `membership` (/proc/self/cgroup) names and of those above
+/// them, below `mount` (/sys/fs/cgroup; cgroups(7)). UINT64_MAX: none.
+uint64_t util_cgroup_bytes(const char *membership, const char *mount);
 /// Memory of this process that is in RAM now, the mapped files included (RSS).
 uint64_t util_resident_bytes(void);
 

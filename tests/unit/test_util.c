@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -397,6 +398,60 @@ static void test_machine_bytes(void **state) {
     mem_free(pages);
 }
 
+static void write_text(const char *folder, const char *name, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void make_folder(const char *folder, const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static void test_cgroup_bytes(void **state) {
+    (void)state;
+    char folder[] = "/tmp/logitd_cgroup_XXXXXX", membership[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(membership, sizeof membership, "%s/self", folder);
+    assert_true(util_cgroup_bytes(membership, folder) == UINT64_MAX); // no such file
+    write_text(folder, "self", "2:cpu,cpuacct:/\n0::/system.slice/logitd.service\n");
+    assert_true(util_cgroup_bytes(membership, folder) == UINT64_MAX); // nor a limit
+    make_folder(folder, "system.slice");
+    make_folder(folder, "system.slice/logitd.service");
+    write_text(folder, "system.slice/logitd.service/memory.max", "1000000\n");
+    assert_int_equal(util_cgroup_bytes(membership, folder), 1000000);
+    write_text(folder, "system.slice/memory.max", "300000\n"); // of the group above
+    assert_int_equal(util_cgroup_bytes(membership, folder), 300000);
+    write_text(folder, "system.slice/memory.max", "max\n");
+    write_text(folder, "memory.max", "200000\n"); // in a container its own group is the mount
+    assert_int_equal(util_cgroup_bytes(membership, folder), 200000);
+    write_text(folder, "self", "9:name=systemd:/\n4:hugetlb,memory:/docker/x\n0::/\n");
+    make_folder(folder, "memory");
+    write_text(folder, "memory/memory.limit_in_bytes", "100000\n"); // version 1, its group not mounted
+    assert_int_equal(util_cgroup_bytes(membership, folder), 100000);
+    write_text(folder, "memory.max", "50000\n");
+    assert_int_equal(util_cgroup_bytes(membership, folder), 50000);
+    const char *const made[] = {"self",
+                                "memory.max",
+                                "memory/memory.limit_in_bytes",
+                                "memory",
+                                "system.slice/memory.max",
+                                "system.slice/logitd.service/memory.max",
+                                "system.slice/logitd.service",
+                                "system.slice"};
+    for (size_t i = 0; i < ARRAY_LEN(made); i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", folder, made[i]);
+        assert_int_equal(remove(path), 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_set),
@@ -420,6 +475,7 @@ int main(void) {
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_memory_has_a_ceiling),
         cmocka_unit_test(test_machine_bytes),
+        cmocka_unit_test(test_cgroup_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
