@@ -85,7 +85,8 @@ typedef struct project_row {
 
 /// The most that one call of a projection is ever asked for.
 typedef struct project_limits {
-    int n_rows, n_temperatures, top_n, n_listed;
+    int n_rows, n_full_rows; // of project_stats, of project_logits
+    int n_temperatures, top_n, n_listed;
 } project_limits;
 
 typedef struct backend_ops {

@@ -142,6 +142,7 @@ static bool allocate(logitd_engine *e) {
 static logitd_status reserve(logitd_engine *e, logitd_error *err) {
     const backend_ops *op = e->backend->ops;
     const project_limits most = {.n_rows = e->info.batch_tokens,
+                                 .n_full_rows = LIMIT_FULL_ROWS,
                                  .n_temperatures = LIMIT_TEMPERATURES,
                                  .top_n = MIN(LIMIT_TOP_N, e->info.n_vocab),
                                  .n_listed = LIMIT_LISTED_IDS};

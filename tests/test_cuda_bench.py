@@ -149,7 +149,7 @@ def test_counts_of_products(counted):
     for case in counted:
         if case["kernel"].startswith("matmul_"):
             # The main loop has none; where sums become rows there are a few.
-            assert case["shared_wavefronts"] <= 1.1 * case["shared_wavefronts_ideal"], case["name"]
+            assert case["shared_wavefronts"] <= 1.15 * case["shared_wavefronts_ideal"], case["name"]
 
 
 def test_the_mixes_are_of_these_kernels(counted):

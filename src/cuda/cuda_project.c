@@ -8,10 +8,9 @@
 #include <string.h>
 
 enum {
-    LOGIT_ROWS = BLOCK_M_SMALL, // of logits that are made or copied at once
-    CHUNK_ROWS = 64,            // chunks are multiples of it, so that each starts at a tile
-    MAX_PART_TILES = 16,        // tiles of a part at most: the fewer parts, the shorter the lists to merge
-    BLOCKS_A_PROCESSOR = 4,     // parts are made small enough for so many blocks
+    CHUNK_ROWS = 64,        // chunks are multiples of it, so that each starts at a tile
+    MAX_PART_TILES = 16,    // tiles of a part at most: the fewer parts, the shorter the lists to merge
+    BLOCKS_A_PROCESSOR = 4, // parts are made small enough for so many blocks
 };
 static const size_t STATE_BYTES = 192u << 20; // of one chunk, unless a single tile of rows needs more
 
@@ -88,27 +87,33 @@ void cuda_multiply(cuda_backend *cuda, const packed_matrix *x, const backend_wei
                 cuda_kernel_shared_bytes(kernel), &params);
 }
 
-/// Rows of logits are made LOGIT_ROWS at a time in two buffers: while one is copied to the host, the other is filled.
+/// Rows of logits that are made at once: half of them, in whole small tiles, so that there are two to overlap.
+static int logit_rows(int n_rows) {
+    return MIN(CHUNK_ROWS, cuda_round_up((n_rows + 1) / 2, BLOCK_M_SMALL));
+}
+
+/// Rows of logits are made in two buffers in turn: while one is copied to the host, the other is filled.
 logitd_status cuda_project_logits(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                   const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                   logitd_error *err) {
     cuda_backend *cuda = cuda_of(b);
-    const size_t row_bytes = (size_t)output->n_out * sizeof(float), part_bytes = LOGIT_ROWS * row_bytes;
+    const int part_rows = logit_rows(n_rows);
+    const size_t row_bytes = (size_t)output->n_out * sizeof(float), part_bytes = (size_t)part_rows * row_bytes;
     if (!cuda_scratch_grow(cuda, &cuda->project, 2 * part_bytes, "rows of logits", err))
         return err ? err->status : LOGITD_ENOMEM;
     cuda_pack_rows(cuda, hidden, output, n_rows);
-    for (int part = 0; part * LOGIT_ROWS < n_rows + LOGIT_ROWS; part++) {
-        const int first = part * LOGIT_ROWS, before = first - LOGIT_ROWS;
+    for (int part = 0; part * part_rows < n_rows + part_rows; part++) {
+        const int first = part * part_rows, before = first - part_rows;
         if (first < n_rows) {
             const packed_matrix x = rows_from(cuda, first);
-            cuda_multiply(cuda, &x, output, output_bias, MIN(LOGIT_ROWS, n_rows - first), softcap,
+            cuda_multiply(cuda, &x, output, output_bias, MIN(part_rows, n_rows - first), softcap,
                           cuda->project.data + (uint64_t)(part % 2) * part_bytes);
             cuda_mark(cuda, part % 2);
         }
         if (before >= 0)
             cuda_download_marked(cuda, 1 - part % 2, out + (size_t)before * (size_t)output->n_out,
                                  cuda->project.data + (uint64_t)(1 - part % 2) * part_bytes,
-                                 (size_t)MIN(LOGIT_ROWS, n_rows - before) * row_bytes);
+                                 (size_t)MIN(part_rows, n_rows - before) * row_bytes);
     }
     cuda_wait(cuda);
     return cuda_report(cuda, err);
@@ -317,7 +322,8 @@ static bool grow_host(cuda_backend *cuda, size_t n_bytes, logitd_error *err) {
 logitd_status cuda_project_reserve(backend *b, const backend_weight *output, const project_limits *most,
                                    logitd_error *err) {
     cuda_backend *cuda = cuda_of(b);
-    size_t state_bytes = (size_t)(2 * LOGIT_ROWS) * (size_t)output->n_out * sizeof(float), host_bytes = 0;
+    size_t state_bytes = 2 * (size_t)logit_rows(most->n_full_rows) * (size_t)output->n_out * sizeof(float),
+           host_bytes = 0;
     chunk c = {.cuda = cuda, .output = output, .n_temperatures = most->n_temperatures, .max_top_n = most->top_n};
     for (int n = MIN(CHUNK_ROWS, most->n_rows);; n = MIN(n + CHUNK_ROWS, most->n_rows)) {
         c.n_pairs = pad_rows(n) + n * most->n_listed;
