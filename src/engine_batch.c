@@ -105,15 +105,27 @@ static bool take_by_age(batcher *b, int *room, bool may_hold) {
     return may_hold;
 }
 
-static int64_t client_left(const batcher *b, uint64_t client) {
-    int64_t n = 0;
-    for (const logitd_job *job = b->jobs; job; job = job->next) n += job->client == client ? job->n_left : 0;
-    return n;
+/// Sums the tokens left of each client's jobs, at its oldest one.
+static void count_clients(const batcher *b) {
+    logitd_job *eldests = NULL;
+    for (logitd_job *job = b->jobs; job; job = job->next) {
+        logitd_job *eldest = eldests;
+        while (eldest && eldest->client != job->client) eldest = eldest->next_eldest;
+        if (!eldest) {
+            eldest = job;
+            eldest->n_client_left = 0;
+            eldest->next_eldest = eldests;
+            eldests = eldest;
+        }
+        job->eldest = eldest;
+        eldest->n_client_left += job->n_left;
+    }
 }
 
 /// Whether an older job comes before `job`.
 static bool comes_first(const logitd_job *older, const logitd_job *job) {
-    if (older->n_client_left != job->n_client_left) return older->n_client_left < job->n_client_left;
+    const int64_t n_older = older->eldest->n_client_left, n_job = job->eldest->n_client_left;
+    if (n_older != n_job) return n_older < n_job;
     return older->n_left <= job->n_left;
 }
 
@@ -121,9 +133,9 @@ static bool comes_first(const logitd_job *older, const logitd_job *job) {
 /// the first.
 static logitd_job *sort_by_need(const batcher *b) {
     logitd_job *first = NULL;
+    count_clients(b);
     for (logitd_job *job = b->jobs; job; job = job->next) {
         logitd_job **at = &first;
-        job->n_client_left = client_left(b, job->client);
         while (*at && comes_first(*at, job)) at = &(*at)->next_turn;
         job->next_turn = *at;
         *at = job;

@@ -50,12 +50,15 @@ struct logitd_job {
     _Atomic double compute_ms;
     atomic_int state; // logitd_state
     // the batcher's (engine_batch.h)
-    logitd_job *next;      // submitted after it
-    uint64_t client;       // whose it is
-    int64_t n_left;        // tokens to run that are in no batch yet
-    int first_open;        // first prompt with tokens to run
-    int64_t n_client_left; // while a batch is formed: n_left over all jobs of its client
-    logitd_job *next_turn; // while a batch is formed: whose turn is next
+    logitd_job *next; // submitted after it
+    uint64_t client;  // whose it is
+    int64_t n_left;   // tokens to run that are in no batch yet
+    int first_open;   // first prompt with tokens to run
+    // … while a batch is formed
+    logitd_job *eldest;      // the oldest job of the same client
+    logitd_job *next_eldest; // of an eldest: that of another client
+    int64_t n_client_left;   // of an eldest: n_left over all jobs of the client
+    logitd_job *next_turn;   // whose turn is next
 };
 
 /// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.
