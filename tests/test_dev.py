@@ -63,7 +63,7 @@ def test_help_names_every_command(env, args):
     assert done.returncode == 0
     assert done.stderr == ""
     commands = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != " "]
-    assert commands == ["serve", "test", "build", "model", "notebooks", "bench", "help"]
+    assert commands == ["serve", "test", "fuzz", "build", "model", "notebooks", "bench", "help"]
 
 
 @pytest.mark.parametrize(
