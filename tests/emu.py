@@ -34,7 +34,7 @@ class Cuda:
             raise CudaError(result, self.finding())
 
     def set(self, name, value):
-        """A setting, by the end of its variable's name: SEED, STEPS, FAIL_LAUNCH, TRAFFIC."""
+        """A setting, by the end of its variable's name: SEED, STEPS, FAIL_LAUNCH, TRAFFIC, MEMORY_MB."""
         assert self.lib.emu_set(name.encode(), value) == 0, name
 
     def retain(self):

@@ -36,6 +36,7 @@ def cuda(request):
     gpu.set("FAIL_LAUNCH", 0)
     gpu.set("SEED", 1)
     gpu.reset()
+    gpu.set("MEMORY_MB", 8192)
 
 
 def stream(cuda):
@@ -146,9 +147,10 @@ def test_shared_memory_beyond_48_kib_must_be_asked_for(cuda):
 
 def test_memory_is_limited_and_comes_back(cuda):
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    cuda.set("MEMORY_MB", 64)
     cuda.call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-    assert (free.value, total.value) == (8192 << 20, 8192 << 20)
-    address = cuda.alloc(8192 << 20)
+    assert (free.value, total.value) == (64 << 20, 64 << 20)
+    address = cuda.alloc(64 << 20)
     with pytest.raises(CudaError) as error:
         cuda.alloc(1)
     assert error.value.result == 2

@@ -280,7 +280,8 @@ EMU_API const char *emu_last_finding() {
     return Driver::instance().last_finding.c_str();
 }
 
-// Changes a setting by the end of its variable's name: "SEED", "STEPS", "FAIL_LAUNCH" (counted from now), "TRAFFIC".
+// Changes a setting by the end of its variable's name: "SEED", "STEPS", "FAIL_LAUNCH" (counted from now), "TRAFFIC",
+// "MEMORY_MB" (not less than what is used).
 // Not 0: there is no such setting.
 EMU_API int emu_set(const char *name, unsigned long long value) {
     Driver &driver = Driver::instance();
@@ -290,6 +291,7 @@ EMU_API int emu_set(const char *name, unsigned long long value) {
     if (!strcmp(name, "STEPS")) return settings.steps_max = value, SUCCESS;
     if (!strcmp(name, "FAIL_LAUNCH")) return settings.fail_launch = value ? driver.n_launches + value : 0, SUCCESS;
     if (!strcmp(name, "TRAFFIC")) return settings.traffic = value, SUCCESS;
+    if (!strcmp(name, "MEMORY_MB")) return driver.memory->capacity_bytes = value << 20, SUCCESS;
     return INVALID_VALUE;
 }
 
