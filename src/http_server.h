@@ -102,7 +102,7 @@ void http_add_header(http_exchange *x, const char *name, const char *value);
 const char *http_query(const http_exchange *x, const char *name);
 /// Lets a sleeping exchange go on; kept for its next HTTP_WAIT if it is awake. Any thread, until finish.
 void http_wake(http_exchange *x);
-/// Fills in an error reply as api.md's object. Returns HTTP_DONE.
+/// Fills in an error reply as openapi.json's object. Returns HTTP_DONE.
 http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 

@@ -1,6 +1,6 @@
 /*
- * json_read.h: JSON requests, read strictly. The only user of cJSON (design.md named enc_json.c; replies need none of
- * it). Owns the tree of one request; every reader below says what it found, where, and what is allowed.
+ * json_read.h: JSON requests, read strictly. The only user of cJSON. Owns the tree of one request; every reader below
+ * says what it found, where, and what is allowed.
  *
  * Refused before cJSON sees the text, with the byte offset: ill-formed UTF-8, a NUL (raw or \u0000), control
  * characters, lone surrogates, numbers that JSON does not write, nesting over LIMIT_JSON_DEPTH, more than

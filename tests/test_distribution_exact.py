@@ -1,4 +1,4 @@
-"""The main promise: `exact` distributions of both real models are within api.md's bounds of float64, and the same
+"""The main promise: `exact` distributions of both real models are within their bounds of float64, and the same
 request gives the same bytes whatever else is asked or served.
 
 Expected values: tests/fixtures/distribution_MODEL_TEXT.npz, by tests/oracle/make_distribution_fixtures.py.

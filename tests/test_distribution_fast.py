@@ -11,7 +11,7 @@ import stats
 from serving import Server
 
 FIXTURES = pathlib.Path(__file__).resolve().parent / "fixtures"
-BOUND = 5e-2  # nats at T = 1: api.md
+BOUND = 5e-2  # nats at T = 1, as README.md says
 NEEDS = {"avx2", "fma"}
 
 

@@ -1,4 +1,4 @@
-"""POST /distribution of a real server: every field of the request does what api.md says, every member of the reply is
+"""POST /distribution of a real server: every field of the request does what openapi.json says, every member of the reply is
 there, and the same question gives the same bytes however it is put. What the numbers should be is test_distribution_exact.py's.
 """
 

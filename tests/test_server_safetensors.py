@@ -1,4 +1,4 @@
-"""safetensors replies: every tensor of api.md with its dtype and shape, the bits of the JSON reply, an exact
+"""safetensors replies: every tensor of openapi.json with its dtype and shape, the bits of the JSON reply, an exact
 Content-Length, float16, replies that stream at the pace of their reader, and those that are refused for their size.
 """
 

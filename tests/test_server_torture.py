@@ -222,7 +222,7 @@ def mixed(n):
 
 
 def same(reply):
-    """Status and bytes, without what api.md lets change. What is compressed is compared by its size and kind alone: the
+    """Status and bytes, without what may differ between two replies. What is compressed is compared by its size and kind alone: the
     bytes under it are compared where they are not."""
     kind = reply.headers.get("Content-Type", "")
     if reply.headers.get("Content-Encoding"):

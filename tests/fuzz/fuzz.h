@@ -14,7 +14,7 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-/// Whether a text is an error as api.md wants one: a sentence, and a status that is not OK.
+/// Whether a text is an error as openapi.json has them: a sentence, and a status that is not OK.
 static inline void fuzz_check_error(logitd_status status, const logitd_error *err) {
     ASSERT(status != LOGITD_OK && err->status == status);
     ASSERT(err->message[0] && memchr(err->message, '\0', sizeof err->message));

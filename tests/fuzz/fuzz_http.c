@@ -1,8 +1,8 @@
 /*
  * fuzz_http.c: raw bytes at the real server: http_server, routes and scheduler in this process, over the fake engine.
  * Byte 0 says how the bytes are cut into pieces; each piece is written at once, the next after a pause. Whatever comes,
- * what comes back begins as HTTP does, no status is one that api.md does not know, the connection ends soon after the
- * client's side ended, and nothing of the request is left. Between inputs a right request must get its right reply.
+ * what comes back begins as HTTP does, no status is one that openapi.json does not know, the connection ends soon after
+ * the client's side ended, and nothing of the request is left. Between inputs a right request must get its right reply.
  */
 #include "fuzz.h"
 #include "limits.h"

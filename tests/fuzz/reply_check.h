@@ -1,6 +1,7 @@
 /*
  * reply_check.h: a request's bytes taken the whole way, from JSON to the reply's last byte, over the fake engine
- * (unit/fake_engine.h), and what api.md promises of it checked. For the harnesses that differ in how they make bytes.
+ * (unit/fake_engine.h), and what openapi.json promises of it checked. For the harnesses that differ in how they make
+ * bytes.
  */
 #ifndef REPLY_CHECK_H
 #define REPLY_CHECK_H

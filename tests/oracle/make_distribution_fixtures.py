@@ -6,7 +6,7 @@ Token ids come from llama.cpp's tokenizer (with Gemma's BOS). For every position
 logsumexp, entropy, varentropy, logprob of the next token and its rank. For `detailed` positions (all of them in a short
 text, every other one in a long one) the 20 most likely ids with their logits, and the logits of `listed` ids, a seeded
 sample with both ends of the vocabulary. Logits, entropies and log-probabilities are rounded to float32 at the end,
-which moves them by less than a hundredth of what api.md allows.
+which moves them by less than a hundredth of what is allowed (README.md).
 """
 
 import pathlib
