@@ -48,6 +48,11 @@ function(install_packages result)
   else()
     set(npm npm)
   endif()
+  # Node trusts certificates of its own alone; networks with an inspecting proxy have theirs in the system's bundle.
+  set(bundle /etc/ssl/certs/ca-certificates.crt)
+  if(NOT DEFINED ENV{NODE_EXTRA_CA_CERTS} AND EXISTS ${bundle})
+    set(ENV{NODE_EXTRA_CA_CERTS} ${bundle})
+  endif()
   execute_process(COMMAND ${npm} ci --ignore-scripts --no-audit --no-fund --prefer-offline --fetch-retries=2
     --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000 WORKING_DIRECTORY ${BIN} RESULT_VARIABLE failed)
   if(NOT failed)
