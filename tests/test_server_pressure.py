@@ -161,15 +161,15 @@ def test_too_many_connections_in_all(start_server, tiny):
 
 
 def test_a_client_with_one_request_passes_one_with_many(start_server, tiny):
-    """Twenty requests of one client, each smaller than the one that another client sends after them."""
+    """Twenty requests of one client, each smaller than the one that another client sends after them. A quarter of each
+    step goes by age, so some of the twenty end before it; were it for size alone, all would."""
     server = start_server(tiny, "--batch-tokens", 64, "--threads", 1)
     crowd = [connect(server) for _ in range(20)]
     for s in crowd:
-        s.sendall(request_bytes({"prompt": [LONG] * 50, "positions": "last", "top_n": 0}))
+        s.sendall(request_bytes({"prompt": [LONG] * 200, "positions": "last", "top_n": 0}))
     wait_until(lambda: jobs(server)["accepted"] == 20)
-    done_before = jobs(server)["done"]
-    assert ask(server, {"prompt": [LONG] * 60, "positions": "last", "top_n": 0}, source="127.0.0.2")[0] == 200
-    assert jobs(server)["done"] - done_before <= 3  # itself, and what a quarter of the steps did of the oldest
+    assert ask(server, {"prompt": [LONG] * 240, "positions": "last", "top_n": 0}, source="127.0.0.2")[0] == 200
+    assert jobs(server)["done"] <= 1 + 10
     for s in crowd:
         s.close()
 
