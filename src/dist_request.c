@@ -71,8 +71,11 @@ static logitd_status read_choice(parse *p, const json_node *node, const char *pa
 // ---------------------------------------------------------------------------------------------------- small fields
 
 static logitd_status read_format(parse *p, const json_node *node) {
-    if (!node) return reply_format_accepted(p->accept, FORMATS_ALL, &p->out->format, p->err);
     const char *name;
+    if (!node) {
+        p->out->format = reply_format_accepted(p->accept, FORMATS_ALL);
+        return LOGITD_OK;
+    }
     logitd_status status = json_read_string(node, "format", &name, p->err);
     return status ? status : reply_format_named(name, FORMATS_ALL, &p->out->format, p->err);
 }

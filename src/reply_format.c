@@ -10,19 +10,13 @@ const reply_format_row reply_formats[N_FORMATS] = {
     [FORMAT_SAFETENSORS] = {"safetensors", "application/vnd.safetensors"},
 };
 
-/// Writes what is offered as a sentence needs it: `"json", "ndjson" or "safetensors"`, or the media types.
-static const char *list_offered(unsigned offered, bool media_types, char text[160]) {
+/// Writes what is offered as a sentence needs it: `"json", "ndjson" or "safetensors"`.
+static const char *list_offered(unsigned offered, char text[80]) {
     size_t used = 0;
     for (int i = 0; i < N_FORMATS; i++) {
         if (!(offered & FORMAT_BIT(i))) continue;
-        bool last = !(offered >> (i + 1));
-        const char *quote = media_types ? "" : "\"",
-                   *name = media_types ? reply_formats[i].media_type : reply_formats[i].name;
-        used += (size_t)snprintf(text + used, 160 - used, "%s%s%s%s",
-                                 used == 0 ? ""
-                                 : last    ? " or "
-                                           : ", ",
-                                 quote, name, quote);
+        const char *comma = used == 0 ? "" : offered >> (i + 1) ? ", " : " or ";
+        used += (size_t)snprintf(text + used, 80 - used, "%s\"%s\"", comma, reply_formats[i].name);
     }
     return text;
 }
@@ -32,9 +26,9 @@ logitd_status reply_format_named(const char *name, unsigned offered, reply_forma
         *out = (reply_format)i;
         if ((offered & FORMAT_BIT(i)) && strcmp(name, reply_formats[i].name) == 0) return LOGITD_OK;
     }
-    char text[160];
+    char text[80];
     return error_set_param(err, LOGITD_EINVAL, "format", "format is \"%.40s\"; it must be %s", name,
-                           list_offered(offered, false, text));
+                           list_offered(offered, text));
 }
 
 /// How exactly a media range names a type: 3 itself, 2 its main type, 1 anything, 0 not at all.
@@ -59,18 +53,14 @@ static double accept_quality(const char *accept, const char *type) {
     return q;
 }
 
-logitd_status reply_format_accepted(const char *accept, unsigned offered, reply_format *out, logitd_error *err) {
-    *out = FORMAT_JSON;
-    if (!accept || !*accept) return LOGITD_OK;
+reply_format reply_format_accepted(const char *accept, unsigned offered) {
+    reply_format format = FORMAT_JSON;
     double best = 0;
-    for (int i = 0; i < N_FORMATS; i++) {
+    for (int i = 0; accept && i < N_FORMATS; i++) {
         double q = offered & FORMAT_BIT(i) ? accept_quality(accept, reply_formats[i].media_type) : 0;
         if (q <= best) continue;
         best = q;
-        *out = (reply_format)i;
+        format = (reply_format)i;
     }
-    if (best > 0) return LOGITD_OK;
-    char text[160];
-    return error_set(err, LOGITD_EINVAL, "the Accept header \"%.80s\" allows none of the reply's types: %s", accept,
-                     list_offered(offered, true, text));
+    return format;
 }

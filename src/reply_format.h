@@ -21,7 +21,8 @@ extern const reply_format_row reply_formats[N_FORMATS];
 
 /// By name. Not in the set `offered`: EINVAL with param "format".
 logitd_status reply_format_named(const char *name, unsigned offered, reply_format *out, logitd_error *err);
-/// By an Accept header (NULL: JSON): the offered format with the highest q; among equals the first of the table.
-logitd_status reply_format_accepted(const char *accept, unsigned offered, reply_format *out, logitd_error *err);
+/// By an Accept header or NULL: the offered format with the highest q, among equals the first of the table; JSON for a
+/// client that accepts none of them (RFC 9110, 12.5.1, leaves that to the server).
+reply_format reply_format_accepted(const char *accept, unsigned offered);
 
 #endif

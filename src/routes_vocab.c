@@ -118,10 +118,9 @@ static http_step reply_safetensors(http_exchange *x) {
 http_step handle_vocab(http_exchange *x) {
     const unsigned offered = FORMAT_BIT(FORMAT_JSON) | FORMAT_BIT(FORMAT_SAFETENSORS);
     const char *name = http_query(x, "format");
-    reply_format format;
+    reply_format format = reply_format_accepted(http_header(x, "Accept"), offered);
     logitd_error err = {0};
-    logitd_status status = name ? reply_format_named(name, offered, &format, &err)
-                                : reply_format_accepted(http_header(x, "Accept"), offered, &format, &err);
+    logitd_status status = name ? reply_format_named(name, offered, &format, &err) : LOGITD_OK;
     if (status) return http_fail(x, api_error_http_status(status), err.param, "%s", err.message);
     x->status = 200;
     x->content_type = reply_formats[format].media_type;
