@@ -111,24 +111,37 @@ static inline __attribute__((always_inline)) vi load_quants(const uint8_t *block
     return (low & vi_set(0x3c3c3c3c)) | (high & vi_set((int32_t)0xc0c0c0c0));
 }
 
-/// Weights of one packed block, [PACK_BLOCK][PACK_COLS] f32: the same bits as the format's dequantiser gives.
+/// What makes weights of a vector of columns' stored quants.
+static inline __attribute__((always_inline)) void load_affine(const pack_format *f, int bits, bool has_offset,
+                                                              const uint8_t *block, int at, vf *scale, vf *offset) {
+    const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
+    *scale = load_scales(scales, f->wide, at) * vf_set(1.0f / (float)(1 << (8 - bits)));
+    *offset = *scale * vf_set(-128.0f);
+    if (has_offset) *offset = load_scales(offsets, f->wide, at);
+}
+
+/// Weights from byte j of what load_quants gave: the dequantiser's scale * quant (+ offset), to the bit. With an
+/// offset that product is exact, having at most 5 + 17 bits, so both round once; without one, 128 * scale is exact, so
+/// what is rounded once is scale * (stored - 128).
+static inline __attribute__((always_inline)) vf dequantize_byte(vi q, int j, bool has_offset, vf scale, vf offset) {
+    const vf stored = __builtin_convertvector(vi_byte(q, j), vf);
+    if (VF_FMA_FUSED || has_offset) return vf_fma(stored, scale, offset);
+    return (stored - 128.0f) * scale;
+}
+
+/// Weights of one packed block, [PACK_BLOCK][PACK_COLS] f32, as the format's dequantiser gives them.
 static inline __attribute__((always_inline)) void unpack_block(const pack_format *f, int bits, const uint8_t *block,
                                                                float *panel) {
-    const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
     const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
-    const vi bias = vi_set(f->is_signed ? 128 : 0);
-    const vf unit = vf_set(1.0f / (float)(1 << (8 - bits))); // of a quant in the top bits of its byte
     for (int c = 0; c < PACK_COLS; c += CPU_LANES)
         for (int i = 0; i < per_block; i++) {
-            const vf scale = load_scales(scales, f->wide, i * PACK_COLS + c) * unit;
-            const vf offset = f->has_offset ? load_scales(offsets, f->wide, i * PACK_COLS + c) : vf_set(NO_OFFSET);
+            vf scale, offset;
+            load_affine(f, bits, f->has_offset, block, i * PACK_COLS + c, &scale, &offset);
             for (int s = i * steps; s < (i + 1) * steps; s++) {
                 const vi q = load_quants(block, bits, s, c);
 #pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) {
-                    const vf x = __builtin_convertvector(((q >> 8 * j) & vi_set(255)) - bias, vf);
-                    vf_store(panel + (4 * s + j) * PACK_COLS + c, x * scale + offset);
-                }
+                for (int j = 0; j < 4; j++)
+                    vf_store(panel + (4 * s + j) * PACK_COLS + c, dequantize_byte(q, j, f->has_offset, scale, offset));
             }
         }
 }

@@ -62,18 +62,12 @@ static void single_gemm(const float *a, int n_k, const float *w, ptrdiff_t strid
 static inline __attribute__((always_inline)) void single_block(const pack_format *f, int bits, bool has_offset,
                                                                const uint8_t *block, const float *a, int c,
                                                                vf acc[SINGLE_STREAM]) {
-    const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
     const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
-    const vi bias = vi_set(128), byte = vi_set(255);
-    const vf unit = vf_set(1.0f / (float)(1 << (8 - bits)));
     for (int i = 0; i < per_block; i++) {
         vf scale[SINGLE_STREAM], offset[SINGLE_STREAM];
 #pragma GCC unroll 3
-        for (int v = 0; v < SINGLE_STREAM; v++) {
-            const int at = i * PACK_COLS + c + v * CPU_LANES;
-            scale[v] = load_scales(scales, f->wide, at) * unit;
-            if (has_offset) offset[v] = load_scales(offsets, f->wide, at);
-        }
+        for (int v = 0; v < SINGLE_STREAM; v++)
+            load_affine(f, bits, has_offset, block, i * PACK_COLS + c + v * CPU_LANES, &scale[v], &offset[v]);
         for (int s = i * steps; s < (i + 1) * steps; s++) {
             vi q[SINGLE_STREAM];
 #pragma GCC unroll 3
@@ -83,11 +77,8 @@ static inline __attribute__((always_inline)) void single_block(const pack_format
                 const vf ak = vf_set(a[4 * s + j]);
 #pragma GCC unroll 3
                 for (int v = 0; v < SINGLE_STREAM; v++) {
-                    vi u = (q[v] >> 8 * j) & byte;
-                    if (!has_offset) u -= bias;
-                    vf x = __builtin_convertvector(u, vf) * scale[v];
-                    if (has_offset) x += offset[v];
-                    acc[v] = vf_fma(ak, x, acc[v]);
+                    const vf weight = dequantize_byte(q[v], j, has_offset, scale[v], offset[v]);
+                    acc[v] = vf_fma(ak, weight, acc[v]);
                 }
             }
         }

@@ -41,6 +41,12 @@ static inline vi vi_set(int32_t x) {
     return x - (vi){0};
 }
 
+#if defined(__FMA__) || defined(__aarch64__)
+#    define VF_FMA_FUSED true
+#else
+#    define VF_FMA_FUSED false
+#endif
+
 /// a * b + c
 static inline vf vf_fma(vf a, vf b, vf c) {
 #if defined(__AVX512F__) && CPU_LANES == 16
@@ -52,6 +58,20 @@ static inline vf vf_fma(vf a, vf b, vf c) {
 #else
     return a * b + c; // two roundings: the portable level is its own machine
 #endif
+}
+
+/// Byte i (a constant) of each lane, as a number from 0 to 255.
+static inline __attribute__((always_inline)) vi vi_byte(vi x, int i) {
+#if defined(__AVX2__) && CPU_LANES == 8
+    if (i == 1 || i == 2) {                                // a shuffle is one operation, a shift and a mask are two
+        const vi zero_above = vi_set((int32_t)0xffffff00); // such indices give zero
+        const vi first_of_lane = {0, 4, 8, 12, 0, 4, 8, 12};
+        return (vi)_mm256_shuffle_epi8((__m256i)x, (__m256i)(zero_above | (first_of_lane + i)));
+    }
+#endif
+    typedef uint32_t unsigned_vi __attribute__((vector_size(4 * CPU_LANES)));
+    const vi from = (vi)((unsigned_vi)x >> 8 * i), low = from & vi_set(255);
+    return i == 3 ? from : low;
 }
 
 #if (defined(__AVX512BW__) && CPU_LANES == 16) || (defined(__AVX2__) && CPU_LANES == 8)
