@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 import urllib.parse
 
 START_S = 120  # opening a model: hashing and mapping it, also under a sanitizer
@@ -85,6 +86,14 @@ class Server:
 
     def post(self, path, body, headers=()):
         return self.request("POST", path, body, headers)
+
+    def wait_at_rest(self):
+        """Until no other request is in flight. The server closes a request's books (counts, log line, memory) after its
+        last byte is sent, so a client that has its reply may still be ahead of them. Needs no key."""
+        end = time.monotonic() + REQUEST_S
+        while not re.search(rb"^logitd_requests_in_flight 1$", self.get("/metrics").body, re.MULTILINE):
+            assert time.monotonic() < end, "requests are still in flight"
+            time.sleep(0.01)
 
     def distribution(self, **body):
         """POST /distribution that must succeed; the reply's JSON."""

@@ -3,6 +3,7 @@ are Client's.
 """
 
 import asyncio
+import time
 
 import httpx
 import logitd
@@ -177,10 +178,10 @@ def test_stream_is_the_whole_reply(client):
 def test_leaving_a_stream_ends_the_request(server, client):
     for _ in client.stream("word " * 200, top_n=1):
         break
-    for _ in range(600):
-        if server.get("/health").json()["jobs"]["held"] == 0:
-            return
-    pytest.fail("the request is still held")
+    end = time.monotonic() + 600
+    while server.get("/health").json()["jobs"]["held"] > 0:
+        assert time.monotonic() < end, "the request is still held"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
@@ -225,6 +226,7 @@ def test_other_routes(server, client):
 
 def test_the_vocabulary_is_fetched_once_a_model(server, client):
     VOCABS.clear()
+    server.wait_at_rest()
     fetched = lambda: sum(  # noqa: E731
         float(line.split()[-1]) for line in client.metrics().splitlines() if "/vocab" in line and "requests_total" in line)
     before = fetched()

@@ -11,7 +11,7 @@ PAGES = ["docs.csp", "docs.html", "explorer.csp", "explorer.html"]
 
 def make(folder, *options, **env):
     command = ["cmake", f"-DWEB={WEB}", f"-DBIN={folder}", f"-DOPENAPI={WEB.parent / 'src' / 'openapi.json'}", *options, "-P", WEB / "page.cmake"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env or None)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=env or None)
 
 
 def check_left_out(folder, done, why):

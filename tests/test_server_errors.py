@@ -192,7 +192,7 @@ def test_too_large(server):
         for _ in range(limit // (1 << 20) + 1):
             yield b" " * (1 << 20)
 
-    connection = http.client.HTTPConnection(server.netloc, timeout=60)
+    connection = http.client.HTTPConnection(server.netloc, timeout=600)
     connection.request("POST", "/distribution", chunks(), JSON, encode_chunked=True)
     reply = connection.getresponse()
     assert reply.status == 413 and str(limit) in json.loads(reply.read())["error"]["message"]
@@ -201,7 +201,7 @@ def test_too_large(server):
 
 
 def test_errors_leave_the_connection_usable(server):
-    connection = http.client.HTTPConnection(server.netloc, timeout=60)
+    connection = http.client.HTTPConnection(server.netloc, timeout=600)
     for body in (b"{", b'{"prompt":"a","top_n":0}', b"{}", b'{"prompt":"a","top_n":0}'):
         connection.request("POST", "/distribution", body, JSON)
         reply = connection.getresponse()

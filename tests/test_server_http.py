@@ -5,6 +5,7 @@ that leave, many at once, and the end by SIGTERM.
 import concurrent.futures
 import http.client
 import json
+import pathlib
 import random
 import signal
 import socket
@@ -18,6 +19,8 @@ from serving import Server
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
 ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # a prompt is many steps: time for something to happen in between
+PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
+ENDLESS = [LONG] * 900  # half a minute of them; nobody waits for their end
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def server(logitd, tiny):
 
 def connect(server):
     host, port = server.netloc.split(":")
-    return socket.create_connection((host, int(port)), timeout=120)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
 
 
 def request_bytes(body, path="/distribution", extra=""):
@@ -57,8 +60,8 @@ def health(server):
     return server.get("/health").json()
 
 
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "the condition never came"
         time.sleep(0.01)
@@ -136,19 +139,17 @@ def test_http_1_0_and_close(server):
 
 
 def test_first_line_comes_early(server):
-    """The first position is there while the last is still being computed."""
+    """The first position is there while most are still to be computed."""
+    before = health(server)["tokens"]
     with connect(server) as s:
-        start = time.monotonic()
-        s.sendall(request_bytes({"prompt": [LONG] * 2, "top_n": 1, "format": "ndjson"}))
-        data, first = b"", None
-        while b'"timing_ms"' not in data:
+        s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1, "format": "ndjson"}))
+        data = b""
+        while b'"position"' not in data:
             piece = s.recv(1 << 16)
             assert piece
             data += piece
-            if first is None and b'"position"' in data:
-                first = time.monotonic() - start
-        total = time.monotonic() - start
-    assert first < 0.5 * total, (first, total)
+        assert health(server)["tokens"] - before < n_tokens(server, LONG) * len(ENDLESS) / 2
+    wait_until(lambda: health(server)["jobs"]["held"] == 0)
 
 
 def test_slow_reader_holds_nobody_up(server):
@@ -164,19 +165,22 @@ def test_slow_reader_holds_nobody_up(server):
     wait_until(lambda: health(server)["jobs"]["held"] == 0)
 
 
+def n_tokens(server, text):
+    return len(server.post("/tokenize", {"text": text}).json()["tokens"])
+
+
 def test_a_client_that_leaves_stops_costing_work(server):
     for how in ("close", "reset"):
         before = health(server)
         with connect(server) as s:
-            s.sendall(request_bytes({"prompt": [LONG] * 50, "top_n": 1}))
+            s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
             wait_until(lambda: health(server)["tokens"] > before["tokens"])
             if how == "reset":
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_until(lambda: health(server)["jobs"]["held"] == 0)
         after = health(server)
         assert after["jobs"]["canceled"] == before["jobs"]["canceled"] + 1
-        n_tokens = len(server.post("/tokenize", {"text": LONG}).json()["tokens"])
-        assert after["tokens"] - before["tokens"] < 0.5 * 50 * n_tokens
+        assert after["tokens"] - before["tokens"] < n_tokens(server, LONG) * len(ENDLESS) / 2
 
 
 def test_concurrent_clients_get_what_they_get_alone(server):
@@ -193,11 +197,14 @@ def test_concurrent_clients_get_what_they_get_alone(server):
 
 
 def test_sigterm_drains(start_server, tiny):
-    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 600)
+    """What was accepted is answered: a request that is computed, and one whose reader takes its time, which keeps the
+    server there until this test has seen what it wants to."""
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 3600, "--max-stall-s", 3600)
     with connect(server) as busy, connect(server) as late, connect(server) as streaming:
+        streaming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        streaming.sendall(request_bytes({"prompt": LONG, "top_n": "full", "temperatures": [1] * 8, "format": "ndjson"}))  # some 15 MB
         busy.sendall(request_bytes({"prompt": [LONG] * 5, "top_n": 1}))
-        streaming.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"}))
-        wait_until(lambda: health(server)["jobs"]["running"] == 2)
+        wait_until(lambda: health(server)["jobs"]["accepted"] == 2)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.get("/health").status == 503)
         assert health(server)["status"] == "draining" and health(server)["error"]["message"]
@@ -208,41 +215,41 @@ def test_sigterm_drains(start_server, tiny):
         assert status == 200 and len(json.loads(body)["results"]) == 5
         status, _, body = read_reply(streaming)
         assert status == 200 and "timing_ms" in json.loads(body.splitlines()[-1])
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_sigterm_ends_sooner(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 600)
     with connect(server) as s:
-        s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
+        s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.get("/health").status == 503)
         server.process.send_signal(signal.SIGTERM)
         status, _, body = read_reply(s)
         assert status == 503 and "error" in json.loads(body)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_draining_has_a_time_limit(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 1)
     with connect(server) as s:
-        s.sendall(request_bytes({"prompt": [LONG] * 200, "top_n": 1}))
+        s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
         server.process.send_signal(signal.SIGTERM)
         assert read_reply(s)[0] == 503
-    assert server.process.wait(60) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_idle_connections_do_not_hold_the_end_up(start_server, tiny):
-    server = start_server(tiny)
+    server = start_server(tiny, "--drain-seconds", 10 * PATIENCE_S, "--max-stall-s", 10 * PATIENCE_S, "--max-header-s", 10 * PATIENCE_S)
+    n_files = lambda: len(list(pathlib.Path(f"/proc/{server.process.pid}/fd").iterdir()))  # noqa: E731
+    before = n_files()
     with connect(server), connect(server) as half:
         half.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\n")
-        time.sleep(0.1)
-        start = time.monotonic()
+        wait_until(lambda: n_files() == before + 2)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
-        assert time.monotonic() - start < 10
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_the_address_in_use_is_a_sentence(server, logitd, tiny):

@@ -80,7 +80,7 @@ def test_wrong_flags(logitd, tiny, flag, value, words):
 
 def test_a_worst_case_over_the_machine_is_refused_at_start(logitd, tiny):
     done = subprocess.run([logitd, "serve", "--model", tiny, "--port", "0", "--max-memory-bytes", str(1 << 40)],
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+                          capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
     assert done.returncode == 1 and "--max-memory-bytes" in done.stderr and "1048576" in done.stderr
 
 
@@ -89,6 +89,7 @@ def test_memory_for_requests_runs_out(start_server, tiny):
     server = start_server(tiny, "--max-memory-bytes", 20 * MIB)
     body = b'{"text":"a"' + b" " * (6 * MIB) + b"}"
     assert server.post("/tokenize", body, JSON).status == 200
+    server.wait_at_rest()
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(lambda _: server.post("/tokenize", body, JSON), range(48)))
     assert {reply.status for reply in replies} <= {200, 503}
@@ -96,5 +97,6 @@ def test_memory_for_requests_runs_out(start_server, tiny):
         if reply.status == 503:
             assert reply.headers["Retry-After"] and "memory" in reply.json()["error"]["message"]
     assert server.post("/tokenize", b'{"text":"a"' + b" " * (14 * MIB) + b"}", JSON).status == 503  # alone, too
+    server.wait_at_rest()
     assert server.post("/tokenize", body, JSON).status == 200
     assert server.distribution(prompt="still alive", top_n=1)

@@ -17,7 +17,7 @@ import pytest
 from serving import Server
 
 FIELDS = ("countdown", "for_good", "n_live", "n_failed", "in_library")
-PATIENCE_S = 60
+PATIENCE_S = 600
 MOST_ALLOCATIONS = 2000  # of one request
 
 TEXT = "The quick brown fox jumps. "

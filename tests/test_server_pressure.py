@@ -13,8 +13,9 @@ import arch_models
 import pytest
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
-ONE_TOKEN_STEPS = ("--batch-tokens", 1)
-PATIENCE_S = 120
+ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # some thousand a second: 900 prompts of LONG take half a minute
+IDLERS = ("--max-header-s", 3600, "--max-stall-s", 3600)  # connections that say nothing may stay
+PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,12 @@ def connect_and_ask(server, source=None):
 
 
 def jobs(server):
-    return server.get("/health").json()["jobs"]
+    """Asked again where a machine that holds this client up makes it too late for a server with limits of a second."""
+    while True:
+        try:
+            return server.get("/health").json()["jobs"]
+        except (OSError, http.client.HTTPException):
+            assert server.process.poll() is None, server.log()
 
 
 def wait_until(condition):
@@ -79,6 +85,17 @@ def is_cut(connection, send=b""):
         return True
 
 
+def what_is_left(connection):
+    """What comes until the connection ends."""
+    received = bytearray()
+    try:
+        while piece := connection.recv(1 << 20):
+            received += piece
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
 def is_served(server):
     """Whether a new connection is; one far above its client's limit is closed without a word."""
     try:
@@ -98,7 +115,7 @@ def test_slow_loris(start_server, tiny, flag, start):
     with connect(server) as s:
         s.sendall(start)
         wait_until(lambda: is_cut(s, send=b"a" if start else b""))
-    assert server.get("/health").status == 200
+    wait_until(lambda: is_served(server))
 
 
 @pytest.mark.parametrize("sip", [0, 1])
@@ -109,14 +126,15 @@ def test_a_stalled_reader_is_cut_off(start_server, tiny, sip, format):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1] * 32, "format": format}))
         assert s.recv(1) == b"H"
-        assert jobs(server)["held"] == 1
 
         def released():
             assert not sip or s.recv(sip)
             return jobs(server)["held"] == 0
 
         wait_until(released)
-    assert server.distribution(prompt="others go on", top_n=1)
+        assert not what_is_left(s).endswith(b"0\r\n\r\n")  # the end of chunks: it never came
+    assert jobs(server)["accepted"] == 1
+    wait_until(lambda: is_served(server))
 
 
 def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
@@ -125,12 +143,14 @@ def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": 600}))  # some 12 MB
         assert s.recv(1) == b"H"
-        assert jobs(server)["held"] == 1
         wait_until(lambda: jobs(server)["held"] == 0)
+        head, body = what_is_left(s).split(b"\r\n\r\n", 1)
+        assert len(body) < int(re.search(rb"Content-Length: (\d+)", head)[1])
+    assert jobs(server)["accepted"] == 1
 
 
 def test_too_many_connections_of_one_client(start_server, tiny):
-    server = start_server(tiny, "--max-connections-per-client", 3, "--max-header-s", 600)
+    server = start_server(tiny, "--max-connections-per-client", 3, *IDLERS)
     open_ones = [connect_and_ask(server) for _ in range(3)]
     with connect(server) as s:
         s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -150,7 +170,7 @@ def test_too_many_connections_of_one_client(start_server, tiny):
 
 
 def test_too_many_connections_in_all(start_server, tiny):
-    server = start_server(tiny, "--max-connections", 4, "--max-header-s", 600)
+    server = start_server(tiny, "--max-connections", 4, *IDLERS)
     open_ones = [connect_and_ask(server, f"127.0.0.{i}") for i in range(2, 6)]
     status, headers, body = ask(server, {"prompt": "a"}, source="127.0.0.9")
     assert status == 503 and headers["Retry-After"] and "at most 4" in body["error"]["message"]
@@ -176,7 +196,7 @@ def test_a_client_with_one_request_passes_one_with_many(start_server, tiny):
 
 def test_too_many_jobs(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-jobs", 3, "--max-jobs-per-client", 2)
-    endless = request_bytes({"prompt": [LONG] * 500, "top_n": 0})
+    endless = request_bytes({"prompt": [LONG] * 1000, "top_n": 0})
     with connect(server) as first, connect(server) as second, connect(server, "127.0.0.2") as third:
         first.sendall(endless)
         second.sendall(endless)
@@ -209,7 +229,7 @@ def test_time_in_queue(start_server, tiny):
     """A cache that holds one long prompt: the next one waits for it, but not for ever."""
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--ctx", 256, "--kv-tokens", 256, "--max-queue-s", 1)
     with connect(server) as s:
-        s.sendall(request_bytes({"prompt": [[5] * 256] * 200, "top_n": 0}))
+        s.sendall(request_bytes({"prompt": [[5] * 256] * 1000, "top_n": 0}))
         wait_until(lambda: jobs(server)["running"] == 1)
         status, headers, body = ask(server, {"prompt": [6] * 256, "top_n": 0})
         assert status == 503 and headers["Retry-After"] and "waited more than 1 s" in body["error"]["message"]
@@ -254,12 +274,17 @@ def churn(server, n):
 
 @pytest.mark.parametrize("n", [2000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_nothing_is_left_behind(start_server, tiny, n):
+    """A leak grows every time; what requests that happened to meet took at once, and the allocator kept, does not."""
     server = start_server(tiny)
     churn(server, 2000)
-    before = footprint(server)
-    churn(server, n)
-    wait_until(lambda: footprint(server)[0] <= before[0])
-    after = footprint(server)
     with open(f"/proc/{server.process.pid}/maps", encoding="utf-8") as maps:
         sanitized = re.search(r"lib[at]san", maps.read())  # which keeps freed memory for a while
-    assert after[1] == before[1] and (sanitized or after[2] <= before[2] + 4096), (before, after)
+    grown_kib = []
+    while len(grown_kib) < 3 and (not grown_kib or grown_kib[-1] > 4096):
+        before = footprint(server)
+        churn(server, n)
+        wait_until(lambda: footprint(server)[0] <= before[0])
+        after = footprint(server)
+        assert after[1] == before[1]
+        grown_kib.append(0 if sanitized else after[2] - before[2])
+    assert grown_kib[-1] <= 4096, grown_kib

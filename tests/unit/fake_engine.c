@@ -351,6 +351,7 @@ int64_t logitd_tokens_left(const logitd_engine *engine) {
 int logitd_step(logitd_engine *engine) {
     if (!engine->n_jobs) return 0;
     if (fake.step_us) usleep((unsigned)fake.step_us);
+    while (atomic_load(&fake.hold)) usleep(100);
     engine->n_steps++;
     int n = 0, n_max = fake.step_tokens ? fake.step_tokens : 8;
     for (int i = 0; i < engine->n_jobs && n < n_max;) {

@@ -187,7 +187,7 @@ static void a_late_job_ends(void **state) {
     (void)state;
     sched *s;
     logitd_error err;
-    const sched_options options = {.engine = fake_open(), .max_deadline_us = 20 * STEP_US};
+    const sched_options options = {.engine = fake_open(), .max_deadline_us = 500 * STEP_US};
     assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
     waiter w = WAITER;
     fake.step_us = STEP_US;
@@ -287,10 +287,11 @@ static void short_requests_do_not_take_turns(void **state) {
     sched_options options = {.engine = fake_open(), .company_us = minute_us};
     assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
     waiter w[2] = {WAITER, WAITER};
-    fake.step_us = 500000; // long enough for b to come while it runs
+    atomic_store(&fake.hold, true); // until b has come
     sched_job *a = submit(s, &w[0], 1, false);
     while (sched_read_stats(s).n_running == 0) usleep(10);
     sched_job *b = submit(s, &w[1], 1, false);
+    atomic_store(&fake.hold, false);
     wait_ended(s, &w[0], a);
     sched_release(s, a);
     a = submit(s, &w[0], 1, false);
