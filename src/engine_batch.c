@@ -4,12 +4,12 @@
 
 enum {
     KV_PAGE = BACKEND_KV_BLOCK, // rows of a page; a cut prompt wastes less than one
-    AGE_DIVISOR = 4,            // of the step, the part that goes by age
+    AGE_DIVISOR = 4,            // of all tokens, the part that goes by age
 };
 
 bool batcher_init(batcher *b, int batch_tokens, int kv_tokens) {
     const size_t n = (size_t)batch_tokens;
-    *b = (batcher){.batch_tokens = batch_tokens, .n_kv_pages = (kv_tokens + KV_PAGE - 1) / KV_PAGE};
+    *b = (batcher){.batch_tokens = batch_tokens, .n_kv_pages = (kv_tokens + KV_PAGE - 1) / KV_PAGE, .may_hold = true};
     return (b->kv_pages = mem_alloc((size_t)b->n_kv_pages, 1)) && (b->tokens = mem_alloc(n, sizeof *b->tokens)) &&
            (b->positions = mem_alloc(n, sizeof *b->positions)) && (b->slices = mem_alloc(n, sizeof *b->slices)) &&
            (b->slice_prompt = mem_alloc(n, sizeof *b->slice_prompt)) &&
@@ -168,12 +168,15 @@ static token_batch lay_out(batcher *b) {
 }
 
 token_batch batcher_form(batcher *b) {
-    int by_age = (b->batch_tokens + AGE_DIVISOR - 1) / AGE_DIVISOR;
-    int room = b->batch_tokens - by_age;
-    const bool may_hold = take_by_age(b, &by_age, true);
+    b->age_owed += b->batch_tokens;
+    int by_age = b->age_owed / AGE_DIVISOR, room = b->batch_tokens - by_age;
+    b->age_owed %= AGE_DIVISOR;
+    if (by_age > 0) b->may_hold = take_by_age(b, &by_age, true);
     room += by_age; // what nobody took
-    for (logitd_job *job = sort_by_need(b); job && room > 0; job = job->next_turn) room -= take(b, job, room, may_hold);
-    take_by_age(b, &room, may_hold); // room is left when pages are short: for those that hold some
+    for (logitd_job *job = sort_by_need(b); job && room > 0; job = job->next_turn)
+        room -= take(b, job, room, b->may_hold);
+    // Room is left when pages are short: for those that hold some. With all of it left nobody does: for the oldest.
+    take_by_age(b, &room, b->may_hold || room == b->batch_tokens);
     return lay_out(b);
 }
 

@@ -6,7 +6,8 @@
  * one final projection. A job's prompts run in their order; tokens after its last asked position never run.
  *
  * Order.
- *   1. A quarter of the step goes to the jobs in order of arrival. So nobody starves, whatever comes later.
+ *   1. A quarter of all tokens goes to the jobs in order of arrival. So nobody starves, whatever comes later. What is
+ *      left over in dividing a step by four counts in the next one: of steps of one token it is every fourth.
  *   2. The rest goes to the client with the fewest tokens left over all its jobs, and of a client's jobs to those with
  *      the fewest left, the older first among equals. So a short job waits for the step that runs and for still shorter
  *      ones, not for the long ones before it, and a client that sends a hundred at once waits for the one of another.
@@ -28,6 +29,8 @@ typedef struct batcher {
     logitd_job *jobs;  // submitted and not ended, oldest first
     uint8_t *kv_pages; // [n_kv_pages] 1: taken
     int n_kv_pages;
+    int age_owed;  // quarters of a token, less than a whole one, that 1. has still to get
+    bool may_hold; // whether the step that last had tokens for 1. found pages for all of them
     // the batch last formed
     int32_t *tokens, *positions; // [batch_tokens]
     batch_slice *slices;         // [batch_tokens], n_slices of them in use

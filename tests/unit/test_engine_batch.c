@@ -13,11 +13,15 @@
 
 enum { BATCH = 8, KV = 4 * BACKEND_KV_BLOCK, KV_STEP = KV }; // KV_STEP: first of the rows that last one step
 
-static batcher start(void) {
+static batcher start_with(int batch_tokens) {
     batcher b;
-    assert_true(batcher_init(&b, BATCH, KV));
-    assert_int_equal(batcher_kv_rows(&b), KV + BATCH);
+    assert_true(batcher_init(&b, batch_tokens, KV));
+    assert_int_equal(batcher_kv_rows(&b), KV + batch_tokens);
     return b;
+}
+
+static batcher start(void) {
+    return start_with(BATCH);
 }
 
 /// A job whose prompts have these numbers of tokens to run; token k of a prompt is k.
@@ -172,7 +176,7 @@ static int steps_of(batcher *b, logitd_job *job, int n_new, int n_tokens) {
     for (; !ended(job); n++) {
         for (int i = 0; i < n_new; i++) add(b, n_tokens);
         assert_true(step(b, job) > 0);
-        assert_true(n < 1000);
+        assert_true(n < 10000);
     }
     return n;
 }
@@ -185,6 +189,50 @@ static void a_long_job_advances_whatever_comes(void **state) {
                      40 / (BATCH / 4) - 1); // a quarter of each step; at last it is short itself
     drop(&b, job);
     while (b.jobs) drop(&b, b.jobs);
+    batcher_free(&b);
+}
+
+/// A step may be too small to be divided: then the part that goes by age is a quarter over several.
+static void small_steps_are_shared_over_time(void **state) {
+    (void)state;
+    for (int batch_tokens = 1; batch_tokens <= BATCH + 1; batch_tokens++) {
+        batcher b = start_with(batch_tokens);
+        logitd_job *job = add_for(&b, 1, KV);
+        for (int i = 1; i <= 20; i++) {
+            for (int k = 0; k < batch_tokens; k++) add_for(&b, 2, 1);
+            assert_int_equal(step(&b, job), batch_tokens);
+            assert_int_equal(job->prompts[0].n_done, i * batch_tokens / 4);
+        }
+        while (b.jobs) drop(&b, b.jobs);
+        batcher_free(&b);
+    }
+}
+
+/// Steps of one token: who has little to do has three of four, whatever is there already.
+static void a_short_job_passes_a_long_one_by_single_tokens(void **state) {
+    (void)state;
+    batcher b = start_with(1);
+    logitd_job *job = add_for(&b, 1, KV / 2);
+    for (int i = 0; i < 5; i++) step(&b, job);
+    logitd_job *brief = add_for(&b, 2, 6);
+    assert_int_equal(steps_of(&b, brief, 0, 0), 8); // the third and the seventh of them go by age
+    drop(&b, brief);
+    drop(&b, job);
+    assert_all_pages_free(&b);
+    batcher_free(&b);
+}
+
+/// … and the largest prompt gets its pages too while smaller ones that need some keep coming.
+static void the_largest_prompt_gets_its_pages_by_single_tokens(void **state) {
+    (void)state;
+    batcher b = start_with(1);
+    for (int i = 0; i < 3; i++) add(&b, 17 + i);
+    step(&b, NULL);
+    logitd_job *job = add(&b, KV);
+    assert_in_range(steps_of(&b, job, 1, 2), KV, 4 * (3 * 19 + KV + KV));
+    drop(&b, job);
+    while (b.jobs) drop(&b, b.jobs);
+    assert_all_pages_free(&b);
     batcher_free(&b);
 }
 
@@ -228,16 +276,15 @@ static void check_batch(const batcher *b, const token_batch *batch) {
         }
     }
     assert_int_equal(batch->n_tokens, row);
-    assert_in_range(row, b->jobs ? 1 : 0, BATCH);
+    assert_in_range(row, b->jobs ? 1 : 0, b->batch_tokens);
 }
 
-static void random_traffic(void **state) {
-    (void)state;
+static void run_random_traffic(int batch_tokens, int n_steps) {
     unsigned seed = 20261124;
     print_message("seed %u\n", seed);
-    batcher b = start();
-    for (int i = 0; i < 4000 || b.jobs; i++) {
-        if (i < 4000 && rand_r(&seed) % 3 == 0) {
+    batcher b = start_with(batch_tokens);
+    for (int i = 0; i < n_steps || b.jobs; i++) {
+        if (i < n_steps && rand_r(&seed) % 3 == 0) {
             int n[5] = {1}, n_prompts = 1 + rand_r(&seed) % 5;
             const int most = rand_r(&seed) % 2 ? KV : BATCH;
             for (int k = 1; k < n_prompts; k++) n[k] = rand_r(&seed) % (most + 1);
@@ -258,6 +305,13 @@ static void random_traffic(void **state) {
     batcher_free(&b);
 }
 
+static void random_traffic(void **state) {
+    (void)state;
+    run_random_traffic(BATCH, 4000);
+    run_random_traffic(1, 300);
+    run_random_traffic(3, 600);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_that_arrive_together_share_a_batch),
@@ -265,7 +319,10 @@ int main(void) {
         cmocka_unit_test(a_short_job_passes_long_ones),
         cmocka_unit_test(clients_with_little_to_do_come_first),
         cmocka_unit_test(a_long_job_advances_whatever_comes),
+        cmocka_unit_test(small_steps_are_shared_over_time),
+        cmocka_unit_test(a_short_job_passes_a_long_one_by_single_tokens),
         cmocka_unit_test(the_largest_prompt_gets_its_pages),
+        cmocka_unit_test(the_largest_prompt_gets_its_pages_by_single_tokens),
         cmocka_unit_test(random_traffic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
