@@ -151,6 +151,43 @@ static bool is_safe_host(const gate *g, const char *header) {
            strcasecmp(host, "localhost") == 0 || is_listed(g->options.hosts, g->options.n_hosts, host);
 }
 
+/// Whether it is a host and perhaps a port as a URI has them (RFC 3986, 3.2.2), by its characters.
+static bool is_host(const char *header) {
+    static const char alike[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=";
+    size_t n;
+    if (*header == '[') {
+        n = 1 + strspn(header + 1, alike);
+        while (header[n] == ':') n += 1 + strspn(header + n + 1, alike);
+        if (header[n++] != ']') return false;
+    } else {
+        n = strspn(header, alike);
+    }
+    if (header[n] == ':') n += 1 + strspn(header + n + 1, "0123456789");
+    return header[n] == '\0';
+}
+
+/// Whether the request says whom it is for, as its version of HTTP wants; else the reply is filled in.
+static bool check_host(const gate *g, http_exchange *x) {
+    const char *host = http_header(x, "Host");
+    const int n = http_n_headers(x, "Host");
+    if (n > 1) {
+        http_fail(x, 400, "", "there are %d Host headers; a request has one", n);
+    } else if (n == 0 && strcmp(x->version, "HTTP/1.0") != 0) {
+        http_fail(x, 400, "", "there is no Host header; a request of %.10s has one", x->version);
+    } else if (host && !is_host(host)) {
+        http_fail(x, 400, "", "the Host header is %.100s; it must be a name or an address, and may have a port", host);
+    } else if (host && x->on_loopback && !is_safe_host(g, host)) {
+        http_fail(
+            x, 403, "",
+            "the Host header is %.100s; this server is for its own machine and takes an IP address, localhost, or a "
+            "name given by --allow-host",
+            host);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 /// CORS headers for an allowed origin. True: this was a preflight, which is answered.
 static bool answer_origin(const gate *g, http_exchange *x) {
     const gate_options *o = &g->options;
@@ -169,15 +206,7 @@ static bool answer_origin(const gate *g, http_exchange *x) {
 }
 
 bool gate_admit(gate *g, http_exchange *x, bool open) {
-    const char *host = http_header(x, "Host");
-    if (x->on_loopback && host && !is_safe_host(g, host)) {
-        http_fail(
-            x, 403, "",
-            "the Host header is %.100s; this server is for its own machine and takes an IP address, localhost, or a "
-            "name given by --allow-host",
-            host);
-        return false;
-    }
+    if (!check_host(g, x)) return false;
     if (answer_origin(g, x)) return false;
     if (!g->options.keys_path || open || find_key(g, x)) return true;
     http_add_header(x, "WWW-Authenticate", "Bearer");

@@ -1,7 +1,8 @@
 /*
  * gate.h: who may ask. Every request passes here when its headers are there, before its route is looked at:
  *
- *   Host          a server that listens on loopback answers only to IP addresses, localhost and the names allowed by
+ *   Host          one line in HTTP/1.1, at most one in HTTP/1.0, with a name or an address (RFC 9112, 3.2): 400. And
+ *                 a server that listens on loopback answers only to IP addresses, localhost and the names allowed by
  *                 --allow-host, so that no web page can reach it under a name of its own (DNS rebinding): 403
  *   Origin        pages of origins allowed by --allow-origin ("*": all) get CORS headers and their preflight's answer
  *   Authorization with --api-keys, all routes but the open ones need "Bearer KEY": 401. The key's name is the client

@@ -123,7 +123,7 @@ static void watch(exchange *e) {
 // ------------------------------------------------------------------------------------------------------- exchange
 
 static exchange *exchange_create(http_server *s, struct MHD_Connection *connection, http_conn *conn, const char *path,
-                                 const char *method) {
+                                 const char *method, const char *version) {
     exchange *e = mem_alloc(1, sizeof *e);
     if (!e) return NULL;
     e->server = s;
@@ -133,8 +133,9 @@ static exchange *exchange_create(http_server *s, struct MHD_Connection *connecti
     request_id_choose(MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Request-Id"), e->x.request_id);
     e->x.on_loopback = s->on_loopback;
     e->x.context = s->options.context;
-    e->x.method = method; // libmicrohttpd keeps both while the request lives
+    e->x.method = method; // libmicrohttpd keeps all three while the request lives
     e->x.path = path;
+    e->x.version = version;
     e->x.start_us = clock_us();
     e->x.content_type = "application/json";
     pthread_mutex_init(&e->mutex, NULL);
@@ -179,6 +180,24 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 
 const char *http_header(const http_exchange *x, const char *name) {
     return MHD_lookup_connection_value(((const exchange *)x)->connection, MHD_HEADER_KIND, name);
+}
+
+typedef struct name_count {
+    const char *name;
+    int n;
+} name_count;
+
+static enum MHD_Result count_name(void *cls, enum MHD_ValueKind kind, const char *key, const char *value) {
+    (void)kind, (void)value;
+    name_count *c = cls;
+    c->n += strcasecmp(key, c->name) == 0;
+    return MHD_YES;
+}
+
+int http_n_headers(const http_exchange *x, const char *name) {
+    name_count c = {.name = name};
+    MHD_get_connection_values(((const exchange *)x)->connection, MHD_HEADER_KIND, count_name, &c);
+    return c.n;
 }
 
 const char *http_query(const http_exchange *x, const char *name) {
@@ -432,9 +451,9 @@ static void route_request(exchange *e) {
 
 /// The headers are there, the body is not.
 static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *connection, const char *path,
-                                     const char *method, void **con_cls) {
+                                     const char *method, const char *version, void **con_cls) {
     http_conn *conn = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-    exchange *e = conn ? exchange_create(s, connection, conn, path, method) : NULL;
+    exchange *e = conn ? exchange_create(s, connection, conn, path, method, version) : NULL;
     *con_cls = e ? (void *)e : s; // s: the request is read to its end and refused
     if (!e) return MHD_YES;
     http_conn_expect(conn, EXPECT_BODY, 0);
@@ -458,8 +477,7 @@ static enum MHD_Result take_body(exchange *e, const char *data, size_t n) {
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path, const char *method,
                                   const char *version, const char *upload, size_t *upload_size, void **con_cls) {
-    (void)version;
-    if (!*con_cls) return begin_request(cls, connection, path, method, con_cls);
+    if (!*con_cls) return begin_request(cls, connection, path, method, version, con_cls);
     if (*con_cls == cls) {
         if (*upload_size == 0) return queue_no_memory(cls, connection, NULL);
         *upload_size = 0;

@@ -42,6 +42,7 @@ struct http_exchange {
     void *context;      // of the server
     const char *method; // "GET", "POST", "HEAD"
     const char *path;
+    const char *version;                    // "HTTP/1.1"
     char client[HTTP_CLIENT_BYTES];         // for limits: an address, until a key says better
     char request_id[HTTP_REQUEST_ID_BYTES]; // of the log, echoed as X-Request-Id
     bool on_loopback;                       // the server listens on a loopback address
@@ -96,6 +97,8 @@ void http_server_free(http_server *s);
 
 /// A request header, or NULL. In an HTTP thread.
 const char *http_header(const http_exchange *x, const char *name);
+/// Lines of the request that have this header. In an HTTP thread.
+int http_n_headers(const http_exchange *x, const char *name);
 /// Adds a header to the reply. Both strings are copied; `name` is a token, `value` has no line break.
 void http_add_header(http_exchange *x, const char *name, const char *value);
 /// A parameter of the path's query, or NULL; "" when it has no value. In an HTTP thread.

@@ -99,7 +99,8 @@ def test_examples(server, document):
 def test_schemathesis(server):
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", server.url + "/openapi.json",
                "--checks", ALL_CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "30", "--seed", "1",
-               "--no-color", "--request-timeout", "60"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+               "--no-color", "--request-timeout", "600"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    server.wait_at_rest()
     assert server.get("/health").json()["jobs"]["held"] == 0

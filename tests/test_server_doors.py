@@ -15,6 +15,7 @@ from serving import Server
 
 ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdef", "carol-0123456789abcdef"
 ORIGIN = "https://lab.example"
+LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 160 tokens: of 900 such prompts, a token a step, nobody waits for the end
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +73,25 @@ def test_no_host_check_beyond_loopback(start_server, tiny):
     assert server.get("/health", {"Host": "lab.example"}).status == 200
 
 
-def test_http_1_0_needs_no_host(plain):
+@pytest.mark.parametrize("version, lines, words", [
+    ("1.0", [], None), ("1.0", ["localhost"], None), ("1.0", ["localhost", "localhost"], "there are 2 Host headers"),
+    ("1.1", [], "there is no Host header; a request of HTTP/1.1 has one"),
+    ("1.1", ["localhost", "localhost"], "there are 2 Host headers"), ("1.1", ["localhost", "evil.example"], "there are 2 Host headers"),
+    ("1.1", ["local host"], "the Host header is local host; "), ("1.1", ["localhost:80:80"], "it must be a name or an address"),
+    ("1.1", ["localhost:http"], "it must be"), ("1.1", ["http://localhost"], "it must be"), ("1.1", ["me@localhost"], "it must be"),
+    ("1.1", ["localhost/"], "it must be"), ("1.1", ["[::1"], "it must be"), ("1.1", ["[::1]x"], "it must be"), ("1.1", ["caf\u00e9"], "it must be"),
+    ("1.1", ["localhost:"], None), ("1.1", ["[::1]:"], None), ("1.1", ["127.0.0.1"], None),
+])  # fmt: skip
+def test_there_is_one_right_host(plain, version, lines, words):
+    """RFC 9112, 3.2."""
     host, port = plain.netloc.split(":")
     with socket.create_connection((host, int(port)), timeout=600) as s:
-        s.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-        assert s.makefile("rb").read().startswith(b"HTTP/1.1 200")
+        s.sendall("\r\n".join([f"GET /health HTTP/{version}", "Connection: close", *(f"Host: {line}" for line in lines), "", ""]).encode())
+        head, body = s.makefile("rb").read().split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 400" if words else b"HTTP/1.1 200") and b"X-Request-Id" in head
+    if words:
+        error = json.loads(body)["error"]
+        assert words in error["message"] and error["type"] == "invalid_request"
 
 
 # ------------------------------------------------------------------------------------------------------------- CORS
@@ -160,7 +175,7 @@ def test_a_wrong_file_of_keys(logitd, tiny, tmp_path, text, words):
 def test_a_key_is_a_client(start_server, tiny, keys_file):
     """Limits of one client are by key, not by address, where there are keys."""
     server = start_server(tiny, "--api-keys", keys_file, "--batch-tokens", 1, "--max-jobs-per-client", 1)
-    body = json.dumps({"prompt": ["word " * 100] * 900, "top_n": 0}).encode()
+    body = json.dumps({"prompt": [LONG] * 900, "top_n": 0}).encode()
     host, port = server.netloc.split(":")
     with socket.create_connection((host, int(port))) as s:
         s.sendall(f"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {ALICE}\r\n"
@@ -202,7 +217,7 @@ def test_ready_and_alive(start_server, tiny):
     health = server.get("/health").json()
     assert health["alive"] is health["ready"] is True
     assert [server.get("/health?probe=" + p).status for p in ("alive", "ready", "other")] == [200, 200, 400]
-    body = json.dumps({"prompt": ["word " * 100] * 900, "top_n": 0}).encode()
+    body = json.dumps({"prompt": [LONG] * 900, "top_n": 0}).encode()
     host, port = server.netloc.split(":")
     with socket.create_connection((host, int(port))) as s:
         s.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
