@@ -3,8 +3,8 @@
  * SIGINT.
  *
  * The first signal drains: accepted requests are answered, new ones get 503, then the process ends with 0. A second
- * signal, or --drain-seconds, cancels what is left. With --drain-delay-seconds a load balancer has that long to see in
- * /health that it is to send no more. SIGHUP reads the file of keys again.
+ * signal at any time, or the end of --drain-seconds, cancels what is left. With --drain-delay-seconds a load balancer
+ * first has that long to see in /health that it is to send no more. SIGHUP reads the file of keys again.
  */
 #include "commands.h"
 #include "limits.h"
@@ -54,7 +54,9 @@ static void print_help(void) {
         "logitd serve --model M.gguf [OPTIONS]: answers POST /distribution over HTTP\n\n"
         "  --host H              address to listen on (default 127.0.0.1)\n"
         "  --port N              port; 0 picks a free one (default 8080)\n"
-        "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d)\n"
+        "  --drain-seconds N     how long SIGTERM lets accepted requests go on (default %d); a second SIGTERM or "
+        "Ctrl-C\n"
+        "                        cancels them at once\n"
         "  --drain-delay-seconds N  how long SIGTERM first only makes /health not ready: for a load balancer (default "
         "0)\n"
         "  --tls-cert FILE       PEM certificate, with its chain: HTTPS; needs --tls-key FILE\n"
@@ -154,9 +156,9 @@ static sigset_t signal_set(bool with_hangup) {
     return set;
 }
 
-/// Until SIGTERM or SIGINT; reads the keys again at SIGHUP. Then /health is not ready, for `delay_s` or until a second
-/// signal.
-static void wait_for_the_end(service *s, int delay_s) {
+/// Until SIGTERM or SIGINT; reads the keys again at SIGHUP. Then /health is not ready, for `delay_s`. False: a second
+/// signal came first.
+static bool wait_for_the_end(service *s, int delay_s) {
     const sigset_t all = signal_set(true);
     int number = 0;
     while (sigwait(&all, &number) != 0 || number == SIGHUP) {
@@ -168,7 +170,7 @@ static void wait_for_the_end(service *s, int delay_s) {
     notify_manager("STOPPING=1");
     atomic_store(&s->leaving, true);
     const sigset_t ending = signal_set(false);
-    if (delay_s > 0) sigtimedwait(&ending, NULL, &(struct timespec){.tv_sec = delay_s});
+    return delay_s == 0 || sigtimedwait(&ending, NULL, &(struct timespec){.tv_sec = delay_s}) < 0;
 }
 
 /// Until no request is in flight: true. False at a signal or after `seconds`. Looks every 20 ms, only at the end.
@@ -181,9 +183,10 @@ static bool wait_for_requests(http_server *http, int seconds, const sigset_t *si
     return true;
 }
 
-static void drain(http_server *http, sched *scheduler, int drain_s, const sigset_t *signals) {
+/// `patient`: what was accepted may go on for `drain_s`.
+static void drain(http_server *http, sched *scheduler, bool patient, int drain_s, const sigset_t *signals) {
     sched_drain(scheduler);
-    bool drained = wait_for_requests(http, drain_s, signals);
+    bool drained = patient && wait_for_requests(http, drain_s, signals);
     if (!drained) log_line(LOG_WARN, "a second signal, or not drained after %d s: cancelling what is left", drain_s);
     sched_cancel_all(scheduler); // after this no exchange sleeps
     if (!drained) wait_for_requests(http, CUT_S, signals);
@@ -203,9 +206,9 @@ static logitd_status listen_and_wait(service *shared, const serve_options *optio
     printf("listening on %s\n", http_server_url(server));
     fflush(stdout);
     notify_manager("READY=1");
-    wait_for_the_end(shared, options->drain_delay_s);
+    const bool patient = wait_for_the_end(shared, options->drain_delay_s);
     const sigset_t ending = signal_set(false);
-    drain(server, shared->sched, options->drain_s, &ending);
+    drain(server, shared->sched, patient, options->drain_s, &ending);
     http_server_free(server);
     return LOGITD_OK;
 }

@@ -218,8 +218,9 @@ def test_sigterm_drains(start_server, tiny):
     assert server.process.wait(PATIENCE_S) == 0
 
 
-def test_a_second_sigterm_ends_sooner(start_server, tiny):
-    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 600)
+@pytest.mark.parametrize("delay_s", [0, 3600])
+def test_a_second_sigterm_ends_it_at_once(start_server, tiny, delay_s):
+    server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 3600, "--drain-delay-seconds", delay_s)
     with connect(server) as s:
         s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
