@@ -141,7 +141,7 @@ def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
     server = start_server(tiny, "--max-stall-s", 1)
     with connect(server) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": 600}))  # some 12 MB
+        s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": 400}))  # some 12 MB: sent whole
         assert s.recv(1) == b"H"
         wait_until(lambda: jobs(server)["held"] == 0)
         head, body = what_is_left(s).split(b"\r\n\r\n", 1)
@@ -226,12 +226,12 @@ def test_deadline(start_server, tiny):
 
 
 def test_time_in_queue(start_server, tiny):
-    """A cache that holds one long prompt: the next one waits for it, but not for ever."""
+    """A cache that holds one long prompt: who comes later and has more to do waits for its turn, but not for ever."""
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--ctx", 256, "--kv-tokens", 256, "--max-queue-s", 1)
     with connect(server) as s:
         s.sendall(request_bytes({"prompt": [[5] * 256] * 1000, "top_n": 0}))
         wait_until(lambda: jobs(server)["running"] == 1)
-        status, headers, body = ask(server, {"prompt": [6] * 256, "top_n": 0})
+        status, headers, body = ask(server, {"prompt": [[6] * 256] * 1024, "top_n": 0})
         assert status == 503 and headers["Retry-After"] and "waited more than 1 s" in body["error"]["message"]
         wait_until(lambda: jobs(server)["held"] == 1)
 

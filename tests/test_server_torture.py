@@ -3,6 +3,7 @@ requests that are malformed or too large as HTTP, and 200 mixed requests at once
 """
 
 import concurrent.futures
+import gzip
 import http.client
 import json
 import pathlib
@@ -17,6 +18,7 @@ import time
 
 import arch_models
 import pytest
+import zstandard
 from serving import Server
 
 PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
@@ -144,7 +146,8 @@ OK, BAD = {200}, {400}
     (b"GET /" + b"a" * 300_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", {414, 431}),
     (b"GET /health HTTP/1.1\r\nHost: local\0host\r\n\r\n", {400, 403}),
     (b"\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", OK | BAD),
-    (b"GET /health HTTP/1.1\r\n\r\n", OK),  # no Host: no browser
+    (b"GET /health HTTP/1.1\r\n\r\n", BAD),
+    (b"GET /health HTTP/1.0\r\n\r\n", OK),
     (b"GET /health HTTP/7.3\r\nHost: localhost\r\n\r\n", {400, 505}),
     (b"GET /%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", {400, 404, 200}),
     (b"GET /health\r\n\r\n", BAD | {505}),
@@ -222,25 +225,28 @@ def mixed(n):
             yield "POST", "/distribution", body, headers
 
 
+def unzstd(data):
+    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False).read()
+
+
+DECODE = {None: bytes, "gzip": gzip.decompress, "zstd": unzstd}
+KINDS = ("application/json", "application/x-ndjson", "application/vnd.safetensors")
+
+
 def same(reply):
-    """Status and bytes, without what may differ between two replies. What is compressed is compared by its size and kind alone: the
-    bytes under it are compared where they are not."""
-    kind = reply.headers.get("Content-Type", "")
-    if reply.headers.get("Content-Encoding"):
-        return reply.status, kind, reply.headers["Content-Encoding"]
-    if kind == "application/x-ndjson":
-        first, *others = reply.body.splitlines()
-        return reply.status, kind, sorted(json.loads(first).keys()), others[:-1]
-    if kind == "application/json":
-        changing = rb'"(id":"dist-[^"]*"|created":\d+|timing_ms":\{[^}]*\})'
-        return reply.status, kind, re.sub(changing, b"", reply.body)
-    return reply.status, kind, reply.body
+    """Status, kind, coding and bytes (under a coding: what it decodes to), without what may differ between two replies."""
+    kind, coding = reply.headers.get("Content-Type", ""), reply.headers.get("Content-Encoding")
+    body = DECODE[coding](reply.body)
+    if kind in ("application/json", "application/x-ndjson"):
+        body = re.sub(rb'"(id":"dist-[^"]*"|created":\d+|timing_ms":\{[^}]*\})', b"", body)
+    return reply.status, kind, coding, body
 
 
 def test_200_mixed_requests_by_32_clients(server):
     requests = list(mixed(200))
     alone = [same(server.request(*r)) for r in requests]
     assert {status for status, *_ in alone} == {200, 400, 404}
+    assert {(kind, coding) for _, kind, coding, _ in alone} >= {(kind, coding) for kind in KINDS for coding in DECODE}
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         together = list(pool.map(lambda r: same(server.request(*r)), requests))
     for request, one, many in zip(requests, alone, together):
