@@ -1,4 +1,5 @@
-// sha256.c: see sha256.h. The thread works in pieces and looks before each whether its result is still wanted.
+// sha256.c: see sha256.h. The thread works in pieces and looks before each whether its result is still wanted. One
+// piece is not worth a thread.
 #include "sha256.h"
 #include "util.h"
 #include <nettle/sha2.h>
@@ -10,6 +11,7 @@ enum { PIECE_BYTES = 4 << 20 }; // a few milliseconds, some more where they come
 struct sha256_task {
     const uint8_t *data;
     size_t n;
+    bool has_thread; // else it is done
     pthread_t thread;
     atomic_bool canceled; // alone: nothing is published with it
     char hex[65];         // the thread's until it is joined
@@ -45,13 +47,18 @@ sha256_task *sha256_start(const void *data, size_t n) {
     if (!task) return NULL;
     task->data = data;
     task->n = n;
-    if (pthread_create(&task->thread, NULL, task_main, task) == 0) return task;
-    mem_free(task);
-    return NULL;
+    task->has_thread = n > PIECE_BYTES;
+    if (!task->has_thread) {
+        task_main(task);
+    } else if (pthread_create(&task->thread, NULL, task_main, task) != 0) {
+        mem_free(task);
+        return NULL;
+    }
+    return task;
 }
 
 void sha256_finish(sha256_task *task, char out[65]) {
-    pthread_join(task->thread, NULL);
+    if (task->has_thread) pthread_join(task->thread, NULL);
     for (size_t i = 0; i < sizeof task->hex; i++) out[i] = task->hex[i];
     mem_free(task);
 }
@@ -59,6 +66,6 @@ void sha256_finish(sha256_task *task, char out[65]) {
 void sha256_cancel(sha256_task *task) {
     if (!task) return;
     atomic_store_explicit(&task->canceled, true, memory_order_relaxed);
-    pthread_join(task->thread, NULL);
+    if (task->has_thread) pthread_join(task->thread, NULL);
     mem_free(task);
 }

@@ -50,25 +50,28 @@ static bool load_vector(backend_weight *w, const gguf_tensor *tensor, int first_
 }
 
 /// Packed weights lie in few large blocks of huge pages: at one position they are all read once, and page walks cost a
-/// third of the time (measured). The blocks belong to the backend and go with it.
+/// third of the time (measured). Each is twice the one before, up to a size, so that a small model takes little. The
+/// blocks belong to the backend and go with it.
 static uint8_t *weight_alloc(cpu_backend *cpu, size_t bytes) {
     enum { HUGE_PAGE = 2 << 20 };
     const size_t want = (bytes + 63) & ~(size_t)63;
     cpu_weight_block *block = cpu->weights;
     if (!block || block->cap - block->used < want) {
-        const size_t cap = MAX(want, (size_t)CPU_WEIGHT_BLOCK_BYTES);
+        const size_t next =
+            block ? MIN(2 * block->cap, (size_t)CPU_WEIGHT_BLOCK_BYTES_MAX) : (size_t)CPU_WEIGHT_BLOCK_BYTES_MIN;
+        const size_t cap = MAX(want, next), alignment = cap >= HUGE_PAGE ? HUGE_PAGE : 64;
         block = mem_alloc(1, sizeof *block);
         if (!block) return NULL;
-        block->memory = mem_alloc(cap + HUGE_PAGE, 1); // untouched pages cost nothing
+        block->memory = mem_alloc(cap + alignment, 1); // untouched pages cost nothing
         if (!block->memory) {
             mem_free(block);
             return NULL;
         }
-        block->data = block->memory + (HUGE_PAGE - (uintptr_t)block->memory % HUGE_PAGE);
+        block->data = block->memory + (alignment - (uintptr_t)block->memory % alignment);
         block->cap = cap;
         block->next = cpu->weights;
         cpu->weights = block;
-        mem_advise_huge(block->data, cap);
+        if (cap >= HUGE_PAGE) mem_advise_huge(block->data, cap);
     }
     uint8_t *data = block->data + block->used;
     block->used += want;

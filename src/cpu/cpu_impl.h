@@ -34,7 +34,7 @@ typedef struct cpu_weight_block {
     size_t cap, used;
 } cpu_weight_block;
 
-enum { CPU_WEIGHT_BLOCK_BYTES = 64 << 20 };
+enum { CPU_WEIGHT_BLOCK_BYTES_MIN = 64 << 10, CPU_WEIGHT_BLOCK_BYTES_MAX = 64 << 20 };
 
 /// Scratch of one thread.
 typedef struct cpu_scratch {

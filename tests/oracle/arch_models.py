@@ -37,6 +37,8 @@ class Variant:
     n_ff: int
     n_layer: int = 3
     n_vocab: int = 1009
+    n_bytes: int = 256  # that are tokens, printable ones first
+    n_letters: int = 26  # whose pairs are merges
     tied: bool = True
     attn_bias: bool = False
     types: tuple = MIX
@@ -186,13 +188,14 @@ def llama3_factors(v):
 # -------------------------------------------------------------------------------------------------- vocabulary
 
 
-def vocabulary(n_vocab):
-    """Byte-level BPE as GPT-2's: 256 bytes, all pairs of lower-case letters as merges, one control token, unused ones.
+def vocabulary(n_vocab, n_bytes, n_letters):
+    """Byte-level BPE as GPT-2's: bytes, all pairs of some lower-case letters as merges, one control token, unused ones.
     Returns (tokens, types, merges)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     tokens = [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
-    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = tokens[:n_bytes]
+    letters = "abcdefghijklmnopqrstuvwxyz"[:n_letters]
     merges = [f"{a} {b}" for a in letters for b in letters]
     tokens += [m.replace(" ", "") for m in merges] + ["<|endoftext|>"]
     types = [gguf.TokenType.NORMAL] * (len(tokens) - 1) + [gguf.TokenType.CONTROL]
@@ -233,7 +236,7 @@ def write(name, path, **changes):
     for key, value in metadata(v).items():
         add = {int: out.add_uint32, float: out.add_float32, str: out.add_string}[type(value)]
         add(f"{v.arch}.{key}", value)
-    tokens, types, merges = vocabulary(v.n_vocab)
+    tokens, types, merges = vocabulary(v.n_vocab, v.n_bytes, v.n_letters)
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("gpt-2")
     out.add_token_list(tokens)
