@@ -149,6 +149,14 @@ static void norm_work(const cuda_launch_info *l, const cuda_span *span, cuda_wor
     snprintf(out->label, sizeof out->label, "%u x %u x %d", l->grid_x, l->grid_y, p->n);
 }
 
+static void add_norm_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
+    (void)span;
+    const add_norm_params *p = l->params;
+    out->units = (double)l->grid_x * p->n;
+    out->bytes = out->units * (p->w ? 16 : 12);
+    snprintf(out->label, sizeof out->label, "%u x %d%s", l->grid_x, p->n, p->w ? "" : ", no norm");
+}
+
 static void rope_table_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
     (void)span;
     const rope_table_params *p = l->params;
@@ -157,20 +165,12 @@ static void rope_table_work(const cuda_launch_info *l, const cuda_span *span, cu
     snprintf(out->label, sizeof out->label, "%d x %d", p->n_rows, p->n_rot);
 }
 
-static void rope_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
+static void rope_kv_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
     (void)span;
-    const rope_apply_params *p = l->params;
+    const rope_kv_params *p = l->params;
     thread_units(l, out);
-    out->bytes = 4.0 * p->n_rows * (2.0 * p->n_head * p->head_dim + p->n_rot);
-    snprintf(out->label, sizeof out->label, "%d x %d x %d", p->n_rows, p->n_head, p->head_dim);
-}
-
-static void kv_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
-    (void)span;
-    const kv_params *p = l->params;
-    thread_units(l, out);
-    out->bytes = 16.0 * p->n_rows * p->n_features;
-    snprintf(out->label, sizeof out->label, "%d x %d", p->n_rows, p->n_features);
+    out->bytes = 4.0 * l->grid_x * (2.0 * p->n_head * p->n_rot + 4.0 * p->n_head_kv * p->head_dim + p->n_rot);
+    snprintf(out->label, sizeof out->label, "%u x (%d + %d) x %d", l->grid_x, p->n_head, 2 * p->n_head_kv, p->head_dim);
 }
 
 static void flat_work(const cuda_launch_info *l, const cuda_span *span, cuda_work *out) {
@@ -206,12 +206,11 @@ static const struct {
     {"pack_", "thread", pack_work},
     {"embed", "element", embed_work},
     {"norm_groups", "element", norm_work},
+    {"add_norm", "element", add_norm_work},
     {"rope_table", "thread", rope_table_work},
-    {"rope", "thread", rope_work},
-    {"kv_write", "thread", kv_work},
+    {"rope_kv_write", "thread", rope_kv_work},
     {"gather", "thread", flat_work},
     {"glu", "thread", flat_work},
-    {"add", "thread", flat_work},
     {"peak_", "thread", peak_work},
 };
 

@@ -151,6 +151,15 @@ static void norm(backend *b, const backend_buffer *x, const backend_weight *w, c
     add_call(p, "norm", look_up(p, w)->role, start, 0.0, row_bytes(p, x, n_rows) + row_bytes(p, out, n_rows));
 }
 
+static void add_norm(backend *b, backend_buffer *x, backend_buffer *y, const backend_weight *y_norm,
+                     const backend_weight *w, const backend_weight *bias, float eps, int n_rows, backend_buffer *out) {
+    profile *p = profile_of(b);
+    const double start = timing_now_ms();
+    p->inner->add_norm(b, x, y, y_norm, w, bias, eps, n_rows, out);
+    add_call(p, "add_norm", w ? look_up(p, w)->role : NULL, start, 0.0,
+             2 * row_bytes(p, x, n_rows) + row_bytes(p, y, n_rows) + (w ? row_bytes(p, out, n_rows) : 0.0));
+}
+
 static void matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                    backend_buffer *out) {
     profile *p = profile_of(b);
@@ -168,21 +177,14 @@ static void rope_table(backend *b, const rope_params *rope, const token_batch *b
     add_call(p, "rope_table", NULL, start, 0.0, row_bytes(p, table, batch->n_tokens));
 }
 
-static void rope(backend *b, const rope_params *params, const backend_buffer *table, int n_rows, int n_head,
-                 int head_dim, backend_buffer *x) {
+static void rope_kv_write(backend *b, const rope_params *rope, const backend_buffer *table, const token_batch *batch,
+                          backend_buffer *q, backend_buffer *k, const backend_buffer *v, backend_kv *kv) {
     profile *p = profile_of(b);
+    const int n = batch->n_tokens;
     const double start = timing_now_ms();
-    p->inner->rope(b, params, table, n_rows, n_head, head_dim, x);
-    add_call(p, "rope", NULL, start, 0.0, row_bytes(p, table, n_rows) + 2 * row_bytes(p, x, n_rows));
-}
-
-static void kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
-                     backend_kv *kv) {
-    profile *p = profile_of(b);
-    const double start = timing_now_ms();
-    p->inner->kv_write(b, batch, k, v, kv);
-    add_call(p, "kv_write", NULL, start, 0.0,
-             2 * (row_bytes(p, k, batch->n_tokens) + row_bytes(p, v, batch->n_tokens)));
+    p->inner->rope_kv_write(b, rope, table, batch, q, k, v, kv);
+    const double turned = rope ? row_bytes(p, table, n) + 2 * row_bytes(p, q, n) : 0.0;
+    add_call(p, "rope_kv_write", NULL, start, 0.0, turned + 2 * (row_bytes(p, k, n) + row_bytes(p, v, n)));
 }
 
 /// Keys that the row at this position sees.
@@ -222,13 +224,6 @@ static void glu(backend *b, activation act, int n_rows, backend_buffer *gate, co
     add_call(p, "glu", NULL, start, 0.0, 2 * row_bytes(p, gate, n_rows) + row_bytes(p, up, n_rows));
 }
 
-static void add(backend *b, int n_rows, backend_buffer *x, const backend_buffer *y) {
-    profile *p = profile_of(b);
-    const double start = timing_now_ms();
-    p->inner->add(b, n_rows, x, y);
-    add_call(p, "add", NULL, start, 0.0, 2 * row_bytes(p, x, n_rows) + row_bytes(p, y, n_rows));
-}
-
 static void gather(backend *b, const backend_buffer *x, const int32_t *rows, int n, backend_buffer *out) {
     profile *p = profile_of(b);
     const double start = timing_now_ms();
@@ -260,14 +255,13 @@ profile *profile_attach(backend *b) {
     p->ops.buffer_create = buffer_create;
     p->ops.embed = embed;
     p->ops.norm = norm;
+    p->ops.add_norm = add_norm;
     p->ops.matmul = matmul;
     p->ops.matmul_parts = NULL; // each weight has a row of its own
     p->ops.rope_table = rope_table;
-    p->ops.rope = rope;
-    p->ops.kv_write = kv_write;
+    p->ops.rope_kv_write = rope_kv_write;
     p->ops.attention = attention;
     p->ops.glu = glu;
-    p->ops.add = add;
     p->ops.gather = gather;
     p->ops.project_stats = project_stats;
     b->ops = &p->ops;

@@ -1,21 +1,7 @@
 /*
- * attention.cu: the KV cache's write, and causal attention with online softmax over ragged batches.
+ * attention.cu: causal attention with online softmax over ragged batches.
  */
 #include "common.cuh"
-
-/*
- * Kernel card: kv_write
- *   cache[places[r]] = k[r], v[r]; grid ceil(n_rows n_features / 256), block 256
- *   bytes 16 n_rows n_features; bounded by memory; not measured
- *   reference cpu_kv_write of src/cpu/cpu_attention.c; test attention of tests/unit/test_backend_ops.c
- */
-extern "C" __global__ void __launch_bounds__(FLAT_THREADS) kv_write(const __grid_constant__ kv_params p) {
-    const int i = blockIdx.x * FLAT_THREADS + threadIdx.x;
-    if (i >= p.n_rows * p.n_features) return;
-    const int64_t at = (int64_t)p.places[i / p.n_features] * p.n_features + i % p.n_features;
-    p.k_cache[at] = p.k[i];
-    p.v_cache[at] = p.v[i];
-}
 
 /*
  * Kernel card: attention_{64,128,256} (features of a head up to that), for both precisions

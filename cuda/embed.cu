@@ -1,6 +1,6 @@
 /*
  * embed.cu: what moves rows and works element by element: embedding gather with dequantisation, gather, gated
- * activations, add. Each is bounded by memory, and small beside the products.
+ * activations. Each is bounded by memory, and small beside the products.
  */
 #include "tile.cuh"
 
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) embed(const __grid_con
 }
 
 /*
- * Kernel cards: gather (x[i] = y[rows[i]]), glu (x = act(x) y), add (x += y)
+ * Kernel cards: gather (x[i] = y[rows[i]]), glu (x = act(x) y)
  *   f32, element by element; grid ceil(n / 256), block 256; bytes 8 to 12 an element; not measured
  *   reference cpu_ops_ref.c; tests gather, glu of tests/unit/test_backend_ops.c
  */
@@ -52,9 +52,4 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) glu(const __grid_cons
     const float u = p.act == 0 ? x : 2.0f * 0.797884560802865f * (x + 0.044715f * x * x * x);
     const float y = x / (1.0f + expf(-u));
     p.x[i] = p.y ? y * p.y[i] : y;
-}
-
-extern "C" __global__ void __launch_bounds__(FLAT_THREADS) add(const __grid_constant__ flat_params p) {
-    const int i = blockIdx.x * FLAT_THREADS + threadIdx.x;
-    if (i < p.n) p.x[i] = __fadd_rn(p.x[i], p.y[i]);
 }

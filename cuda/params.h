@@ -174,6 +174,17 @@ typedef struct norm_params {
     float eps;
 } norm_params;
 
+typedef struct add_norm_params {
+    DEVICE(float) x;            // [n_rows][n]
+    DEVICE(const float) y;      // [n_rows][n]
+    DEVICE(const float) y_norm; // [n] or 0: y is added as it is
+    DEVICE(const float) w;      // [n] or 0: no norm of x
+    DEVICE(const float) bias;   // [n] or 0: RMS norm
+    DEVICE(float) out;          // [n_rows][n], not x
+    int n;
+    float eps;
+} add_norm_params;
+
 typedef struct rope_table_params {
     DEVICE(const int) positions;   // [n_rows]
     DEVICE(const double) inv_freq; // [n_rot / 2]
@@ -182,20 +193,17 @@ typedef struct rope_table_params {
     double magnitude;
 } rope_table_params;
 
-typedef struct rope_apply_params {
-    DEVICE(const float) table;
-    DEVICE(float) x; // [n_rows][n_head * head_dim]
-    int n_rows, n_rot, n_head, head_dim, neox;
-} rope_apply_params;
-
-typedef struct kv_params {
-    DEVICE(const float) k;
-    DEVICE(const float) v;    // [n_rows][n_features]
+typedef struct rope_kv_params {
+    DEVICE(const float) table; // [n_rows][n_rot]
+    DEVICE(float) q;           // [n_rows][n_head * head_dim]
+    DEVICE(const float) k;     // [n_rows][n_head_kv * head_dim], as all below
+    DEVICE(const float) v;
     DEVICE(const int) places; // [n_rows] row of the cache
     DEVICE(float) k_cache;
     DEVICE(float) v_cache;
-    int n_rows, n_features;
-} kv_params;
+    int n_head, n_head_kv, head_dim; // n_head 0: no queries
+    int n_rot, neox;                 // n_rot 0: nothing turns
+} rope_kv_params;
 
 /// A tile of query rows of one sequence: row r of the sequence's rows is position r / group, head r % group of a group.
 typedef struct attention_item {

@@ -115,6 +115,11 @@ typedef struct backend_ops {
     /// given (layer norm), else g / sqrt(mean(g^2) + eps) * w (RMS norm). out may be x.
     void (*norm)(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, float eps,
                  int n_rows, int n_groups, backend_buffer *out);
+    /// The end of a half-block and the start of the next: x[r] += y[r], whose RMS norm of weight y_norm takes its place
+    /// when that is given; then out[r] = norm of x[r], as one group. w NULL: x is only added to, and out not touched.
+    /// What y holds afterwards is not defined. The bits of norm, a plain addition and norm.
+    void (*add_norm)(backend *b, backend_buffer *x, backend_buffer *y, const backend_weight *y_norm,
+                     const backend_weight *w, const backend_weight *bias, float eps, int n_rows, backend_buffer *out);
     /// out[r][o] = sum_i x[r][i] * w[o][i] (+ bias[o])
     void (*matmul)(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                    backend_buffer *out);
@@ -123,19 +128,15 @@ typedef struct backend_ops {
     void (*matmul_parts)(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n_rows);
     /// table: a buffer of n_rot features, filled with cos and sin for the rows' positions. Angles in double.
     void (*rope_table)(backend *b, const rope_params *rope, const token_batch *batch, backend_buffer *table);
-    /// Rotates n_head heads of head_dim features in place.
-    void (*rope)(backend *b, const rope_params *rope, const backend_buffer *table, int n_rows, int n_head, int head_dim,
-                 backend_buffer *x);
-    /// Stores the rows' keys and values at their places in the cache.
-    void (*kv_write)(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
-                     backend_kv *kv);
+    /// Rotates the heads of the rows' queries, in place, and of their keys, and stores keys and values at their places
+    /// in the cache. rope NULL: nothing turns, and q is not touched. What k holds afterwards is not defined.
+    void (*rope_kv_write)(backend *b, const rope_params *rope, const backend_buffer *table, const token_batch *batch,
+                          backend_buffer *q, backend_buffer *k, const backend_buffer *v, backend_kv *kv);
     /// Causal attention of the rows' queries over their sequences' keys, those of this batch included.
     void (*attention)(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                       const backend_kv *kv, backend_buffer *out);
     /// gate[r] = act(gate[r]) * up[r], or act(gate[r]) when up is NULL
     void (*glu)(backend *b, activation act, int n_rows, backend_buffer *gate, const backend_buffer *up);
-    /// x[r] += y[r]
-    void (*add)(backend *b, int n_rows, backend_buffer *x, const backend_buffer *y);
     /// out[i] = x[rows[i]], both on the device
     void (*gather)(backend *b, const backend_buffer *x, const int32_t *rows, int n, backend_buffer *out);
 

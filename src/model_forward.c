@@ -9,7 +9,7 @@ struct forward_state {
     backend *b;
     int max_tokens;
     backend_buffer *x;               // [n, n_embd] the residual stream
-    backend_buffer *normed;          // [n, n_embd]
+    backend_buffer *normed;          // [n, n_embd] what a half-block starts with
     backend_buffer *q, *attn;        // [n, n_head * head_dim]
     backend_buffer *k, *v;           // [n, n_head_kv * head_dim]
     backend_buffer *gate, *up;       // [n, n_ff]
@@ -76,13 +76,12 @@ static void multiply_parts(backend *b, const backend_buffer *x, const matmul_par
     for (int i = 0; i < n_parts; i++) b->ops->matmul(b, x, parts[i].w, parts[i].bias, n, parts[i].out);
 }
 
-/// part = attention over what the sequence has seen: [n, n_embd]
+/// part = attention of the normed rows over what the sequence has seen: [n, n_embd]
 static void attention_half(forward_state *s, const model_layer *layer, backend_kv *kv, const token_batch *batch) {
     backend *b = s->b;
     const backend_ops *op = b->ops;
     const model_hparams *hp = &s->m->hp;
     const int n = batch->n_tokens;
-    op->norm(b, s->x, layer->attn_norm, layer->attn_norm_b, hp->norm_eps, n, 1, s->normed);
     const matmul_part qkv[] = {{layer->attn_q, layer->attn_q_b, s->q},
                                {layer->attn_k, layer->attn_k_b, s->k},
                                {layer->attn_v, layer->attn_v_b, s->v}};
@@ -91,13 +90,9 @@ static void attention_half(forward_state *s, const model_layer *layer, backend_k
         op->norm(b, s->q, layer->attn_q_norm, NULL, hp->norm_eps, n, hp->n_head, s->q);
         op->norm(b, s->k, layer->attn_k_norm, NULL, hp->norm_eps, n, hp->n_head_kv, s->k);
     }
-    if (hp->n_rot > 0) {
-        const rope_params *rope = layer->swa ? &s->m->rope_swa : &s->m->rope;
-        const backend_buffer *table = layer->swa ? s->rope_swa : s->rope;
-        op->rope(b, rope, table, n, hp->n_head, hp->head_dim, s->q);
-        op->rope(b, rope, table, n, hp->n_head_kv, hp->head_dim, s->k);
-    }
-    op->kv_write(b, batch, s->k, s->v, kv);
+    const rope_params *rope = layer->swa ? &s->m->rope_swa : &s->m->rope;
+    const backend_buffer *table = layer->swa ? s->rope_swa : s->rope;
+    op->rope_kv_write(b, hp->n_rot > 0 ? rope : NULL, table, batch, s->q, s->k, s->v, kv);
     const attention_params params = {.n_head = hp->n_head,
                                      .n_head_kv = hp->n_head_kv,
                                      .head_dim = hp->head_dim,
@@ -106,16 +101,13 @@ static void attention_half(forward_state *s, const model_layer *layer, backend_k
                                      .n_swa = layer->swa ? hp->n_swa : 0};
     op->attention(b, &params, batch, s->q, kv, s->attn);
     op->matmul(b, s->attn, layer->attn_output, layer->attn_output_b, n, s->part);
-    if (layer->attn_post_norm) op->norm(b, s->part, layer->attn_post_norm, NULL, hp->norm_eps, n, 1, s->part);
 }
 
-/// part = the feed-forward part: [n, n_embd]
+/// part = the feed-forward part of the normed rows: [n, n_embd]
 static void ffn_half(forward_state *s, const model_layer *layer, int n) {
     backend *b = s->b;
     const backend_ops *op = b->ops;
-    const float eps = s->m->hp.norm_eps;
     const activation act = s->m->arch->act;
-    op->norm(b, s->x, layer->ffn_norm, layer->ffn_norm_b, eps, n, 1, s->normed);
     const matmul_part up_gate[] = {{layer->ffn_up, layer->ffn_up_b, s->up}, {layer->ffn_gate, NULL, s->gate}};
     multiply_parts(b, s->normed, up_gate, layer->ffn_gate ? 2 : 1, n);
     backend_buffer *inner = s->up;
@@ -126,7 +118,12 @@ static void ffn_half(forward_state *s, const model_layer *layer, int n) {
         op->glu(b, act, n, s->up, NULL);
     }
     op->matmul(b, inner, layer->ffn_down, layer->ffn_down_b, n, s->part);
-    if (layer->ffn_post_norm) op->norm(b, s->part, layer->ffn_post_norm, NULL, eps, n, 1, s->part);
+}
+
+/// x += part, and normed = what the next half-block starts with, where one follows (w): all [n, n_embd]
+static void end_half(forward_state *s, const backend_weight *post_norm, const backend_weight *w,
+                     const backend_weight *bias, int n) {
+    s->b->ops->add_norm(s->b, s->x, s->part, post_norm, w, bias, s->m->hp.norm_eps, n, s->normed);
 }
 
 backend_buffer *forward_batch(forward_state *s, const token_batch *batch) {
@@ -139,17 +136,20 @@ backend_buffer *forward_batch(forward_state *s, const token_batch *batch) {
     op->embed(b, m->tok_embd, batch->tokens, n, m->hp.embd_scale, s->x);
     if (m->position_embd) {
         op->embed(b, m->position_embd, batch->positions, n, 1.0f, s->part);
-        op->add(b, n, s->x, s->part);
+        end_half(s, NULL, m->layers->attn_norm, m->layers->attn_norm_b, n);
+    } else {
+        op->norm(b, s->x, m->layers->attn_norm, m->layers->attn_norm_b, m->hp.norm_eps, n, 1, s->normed);
     }
     if (s->rope) op->rope_table(b, &m->rope, batch, s->rope);
     if (s->rope_swa) op->rope_table(b, &m->rope_swa, batch, s->rope_swa);
 
     for (int i = 0; i < m->hp.n_layer; i++) {
-        const model_layer *layer = &m->layers[i];
+        const model_layer *layer = &m->layers[i], *next = i + 1 < m->hp.n_layer ? layer + 1 : NULL;
         attention_half(s, layer, s->kv[i], batch);
-        op->add(b, n, s->x, s->part);
+        end_half(s, layer->attn_post_norm, layer->ffn_norm, layer->ffn_norm_b, n);
         ffn_half(s, layer, n);
-        op->add(b, n, s->x, s->part);
+        // The final norm is of chosen rows alone: after the last layer x is only added to.
+        end_half(s, layer->ffn_post_norm, next ? next->attn_norm : NULL, next ? next->attn_norm_b : NULL, n);
     }
     return s->x;
 }

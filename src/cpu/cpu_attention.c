@@ -1,5 +1,6 @@
 /*
- * cpu_attention.c: causal attention with online softmax over blocks of keys, and the KV cache it reads.
+ * cpu_attention.c: causal attention with online softmax over blocks of keys, the KV cache it reads, and the rotation of
+ * queries and keys on the way there.
  *
  * One item of work is a tile of rows and a query head: the lanes are the tile's positions, read where the buffers have
  * them. A tile that holds rows of several sequences is done once for each, and only the lanes of that sequence are
@@ -25,10 +26,22 @@ static float *kv_values(const backend_kv *kv, int row, int head) {
 }
 
 typedef struct kv_job {
+    const cpu_kernels *kernels;
+    const rope_params *rope; // NULL: nothing turns
+    const backend_buffer *table;
     const token_batch *batch;
-    const backend_buffer *k, *v;
+    backend_buffer *q, *k;
+    const backend_buffer *v;
     backend_kv *kv;
 } kv_job;
+
+/// The heads of a tile of q or k, in place.
+static void rotate_tile(const kv_job *job, int tile, const backend_buffer *x) {
+    const float *turns = cpu_tile(job->table, tile);
+    float *heads = cpu_tile(x, tile);
+    for (int first = 0; first < x->n_features; first += job->kv->head_dim)
+        job->kernels->rope(turns, job->rope->n_rot, job->rope->neox, heads + (ptrdiff_t)first * x->bm);
+}
 
 static void kv_write_row(const kv_job *job, int row, int kv_row) {
     const int head_dim = job->kv->head_dim, bm = job->k->bm;
@@ -43,9 +56,13 @@ static void kv_write_row(const kv_job *job, int row, int kv_row) {
 }
 
 /// The rows of one tile, whichever sequences they belong to.
-static void kv_write_tile(void *context, int tile, int thread) {
+static void rope_kv_write_tile(void *context, int tile, int thread) {
     (void)thread;
     const kv_job *job = context;
+    if (job->rope) {
+        rotate_tile(job, tile, job->q);
+        rotate_tile(job, tile, job->k);
+    }
     const int first = tile * job->k->bm, end = MIN(first + job->k->bm, job->batch->n_tokens);
     for (int s = 0; s < job->batch->n_slices; s++) {
         const batch_slice *slice = &job->batch->slices[s];
@@ -54,12 +71,18 @@ static void kv_write_tile(void *context, int tile, int thread) {
     }
 }
 
-void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
-                  backend_kv *kv) {
+void cpu_rope_kv_write(backend *b, const rope_params *rope, const backend_buffer *table, const token_batch *batch,
+                       backend_buffer *q, backend_buffer *k, const backend_buffer *v, backend_kv *kv) {
     ASSERT(k->n_features == kv->n_head_kv * kv->head_dim && v->n_features == k->n_features);
-    const cpu_backend *cpu = cpu_of(b);
-    kv_job job = {.batch = batch, .k = k, .v = v, .kv = kv};
-    cpu_pool_run(cpu->pool, kv_write_tile, &job, cpu_n_tiles(cpu_kernels_for(cpu, batch->n_tokens), batch->n_tokens));
+    ASSERT(!rope || (q->n_features % kv->head_dim == 0 && rope->n_rot <= kv->head_dim));
+    cpu_backend *cpu = cpu_of(b);
+    const cpu_kernels *kernels = cpu_kernels_for(cpu, batch->n_tokens);
+    kv_job job = {.kernels = kernels, .rope = rope, .table = table, .batch = batch, .q = q, .k = k, .v = v, .kv = kv};
+    if (rope) {
+        cpu_will_write(cpu, q, kernels);
+        cpu_will_write(cpu, k, kernels);
+    }
+    cpu_pool_run(cpu->pool, rope_kv_write_tile, &job, cpu_n_tiles(kernels, batch->n_tokens));
 }
 
 // --------------------------------------------------------------------------------------------------- attention

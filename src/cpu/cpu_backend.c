@@ -209,9 +209,9 @@ typedef struct tile_job {
     cpu_task task;
     const cpu_backend *cpu;
     const cpu_kernels *kernels;
-    const backend_buffer *x;
+    const backend_buffer *x, *y;
     backend_buffer *out;
-    const backend_weight *w, *bias;
+    const backend_weight *w, *bias, *y_norm;
     int n_rows, n_groups;
     float eps, scale;
     const int32_t *ids;
@@ -274,6 +274,32 @@ static void norm(backend *b, const backend_buffer *x, const backend_weight *w, c
     run_tiles(b, &job, norm_tile);
 }
 
+/// While the tile is in the thread's cache: y normed, x += y, out = x normed.
+static void add_norm_tile(void *context, int tile, int thread) {
+    (void)thread;
+    const tile_job *job = context;
+    const cpu_kernels *kernels = job->kernels;
+    const int n = job->x->n_features;
+    float *x = cpu_tile(job->x, tile), *y = cpu_tile(job->y, tile);
+    if (job->y_norm) kernels->norm(y, job->y_norm->vector, NULL, job->eps, n, y);
+    kernels->add(n, x, y);
+    if (!job->w) return;
+    kernels->norm(x, job->w->vector, job->bias ? job->bias->vector : NULL, job->eps, n, cpu_tile(job->out, tile));
+}
+
+static void add_norm(backend *b, backend_buffer *x, backend_buffer *y, const backend_weight *y_norm,
+                     const backend_weight *w, const backend_weight *bias, float eps, int n_rows, backend_buffer *out) {
+    cpu_backend *cpu = cpu_of(b);
+    const cpu_kernels *kernels = cpu_kernels_for(cpu, n_rows);
+    ASSERT(x->n_features == y->n_features && (!y_norm || y_norm->n_out == x->n_features));
+    ASSERT(!w || (w->n_out == x->n_features && out->n_features == x->n_features && out != x));
+    tile_job job = {.x = x, .y = y, .y_norm = y_norm, .w = w, .bias = bias, .eps = eps, .n_rows = n_rows};
+    job.out = w ? out : x;
+    cpu_will_write(cpu, x, kernels);
+    cpu_will_write(cpu, y, kernels);
+    run_tiles(b, &job, add_norm_tile);
+}
+
 static void rope_table_tile(void *context, int tile, int thread) {
     (void)thread;
     const tile_job *job = context;
@@ -296,23 +322,6 @@ static void rope_table(backend *b, const rope_params *rope, const token_batch *b
     run_tiles(b, &job, rope_table_tile);
 }
 
-static void rope_tile(void *context, int tile, int thread) {
-    (void)thread;
-    const tile_job *job = context;
-    const int head_dim = job->out->n_features / job->n_groups;
-    float *x = cpu_tile(job->out, tile);
-    for (int h = 0; h < job->n_groups; h++)
-        job->kernels->rope(cpu_tile(job->x, tile), job->rope->n_rot, job->rope->neox,
-                           x + h * head_dim * job->kernels->block_m);
-}
-
-static void rope(backend *b, const rope_params *rope, const backend_buffer *table, int n_rows, int n_head, int head_dim,
-                 backend_buffer *x) {
-    ASSERT(x->n_features == n_head * head_dim && rope->n_rot <= head_dim);
-    tile_job job = {.rope = rope, .x = table, .n_rows = n_rows, .n_groups = n_head, .out = x};
-    run_tiles(b, &job, rope_tile);
-}
-
 static void glu_tile(void *context, int tile, int thread) {
     (void)thread;
     const tile_job *job = context;
@@ -322,18 +331,6 @@ static void glu_tile(void *context, int tile, int thread) {
 static void glu(backend *b, activation act, int n_rows, backend_buffer *gate, const backend_buffer *up) {
     tile_job job = {.act = act, .n_rows = n_rows, .x = up, .out = gate};
     run_tiles(b, &job, glu_tile);
-}
-
-static void add_tile(void *context, int tile, int thread) {
-    (void)thread;
-    const tile_job *job = context;
-    job->kernels->add(job->out->n_features, cpu_tile(job->out, tile), cpu_tile(job->x, tile));
-}
-
-static void add(backend *b, int n_rows, backend_buffer *x, const backend_buffer *y) {
-    ASSERT(x->n_features == y->n_features);
-    tile_job job = {.n_rows = n_rows, .x = y, .out = x};
-    run_tiles(b, &job, add_tile);
 }
 
 static void gather_tile(void *context, int tile, int thread) {
@@ -390,14 +387,13 @@ static const backend_ops cpu_ops = {
     .buffer_write = buffer_write,
     .embed = embed,
     .norm = norm,
+    .add_norm = add_norm,
     .matmul = cpu_matmul,
     .matmul_parts = cpu_matmul_parts,
     .rope_table = rope_table,
-    .rope = rope,
-    .kv_write = cpu_kv_write,
+    .rope_kv_write = cpu_rope_kv_write,
     .attention = cpu_attention,
     .glu = glu,
-    .add = add,
     .gather = gather,
     .project_stats = cpu_project_stats,
     .project_logits = cpu_project_logits,

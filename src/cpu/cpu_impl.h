@@ -113,8 +113,8 @@ void cpu_matmul(backend *b, const backend_buffer *x, const backend_weight *w, co
 void cpu_matmul_parts(backend *b, const backend_buffer *x, const matmul_part *parts, int n_parts, int n_rows);
 
 // cpu_attention.c
-void cpu_kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
-                  backend_kv *kv);
+void cpu_rope_kv_write(backend *b, const rope_params *rope, const backend_buffer *table, const token_batch *batch,
+                       backend_buffer *q, backend_buffer *k, const backend_buffer *v, backend_kv *kv);
 void cpu_attention(backend *b, const attention_params *params, const token_batch *batch, const backend_buffer *q,
                    const backend_kv *kv, backend_buffer *out);
 /// Floats of tile scratch that attention needs.

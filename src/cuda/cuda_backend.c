@@ -62,8 +62,8 @@ static backend_kv *kv_create(backend *b, int n_kv_rows, int n_head_kv, int head_
     }
     backend_kv *kv = mem_alloc(1, sizeof *kv);
     if (!kv) return NULL;
-    kv->n_features = n_head_kv * head_dim;
-    const size_t n_bytes = (size_t)n_kv_rows * (size_t)kv->n_features * sizeof(float);
+    *kv = (backend_kv){.n_head_kv = n_head_kv, .head_dim = head_dim};
+    const size_t n_bytes = (size_t)n_kv_rows * (size_t)n_head_kv * (size_t)head_dim * sizeof(float);
     kv->k = cuda_alloc(cuda, n_bytes, "a layer's KV cache", NULL);
     kv->v = kv->k ? cuda_alloc(cuda, n_bytes, "a layer's KV cache", NULL) : 0;
     if (kv->v) return kv;
@@ -120,6 +120,24 @@ static void norm(backend *b, const backend_buffer *x, const backend_weight *w, c
     cuda_launch(cuda_of(b), KERNEL_norm_groups, n_rows, n_groups, 0, &params);
 }
 
+static void add_norm(backend *b, backend_buffer *x, backend_buffer *y, const backend_weight *y_norm,
+                     const backend_weight *w, const backend_weight *bias, float eps, int n_rows, backend_buffer *out) {
+    cuda_backend *cuda = cuda_of(b);
+    ASSERT(x->n_features == y->n_features && (!y_norm || y_norm->n_out == x->n_features));
+    ASSERT(!w || (w->n_out == x->n_features && out->n_features == x->n_features && out != x));
+    written(cuda, x);
+    if (w) written(cuda, out);
+    const add_norm_params params = {.x = x->data,
+                                    .y = y->data,
+                                    .y_norm = y_norm ? y_norm->memory : 0,
+                                    .w = w ? w->memory : 0,
+                                    .bias = bias ? bias->memory : 0,
+                                    .out = w ? out->data : 0,
+                                    .n = x->n_features,
+                                    .eps = eps};
+    cuda_launch(cuda, KERNEL_add_norm, n_rows, 1, 0, &params);
+}
+
 static void matmul(backend *b, const backend_buffer *x, const backend_weight *w, const backend_weight *bias, int n_rows,
                    backend_buffer *out) {
     ASSERT(x->n_features == w->n_in && out->n_features == w->n_out && (!bias || bias->n_out == w->n_out));
@@ -144,24 +162,12 @@ static void rope_table(backend *b, const rope_params *rope, const token_batch *b
     cuda_launch(cuda, KERNEL_rope_table, flat_blocks(batch->n_tokens * rope->n_rot / 2), 1, 0, &params);
 }
 
-static void rope(backend *b, const rope_params *rope, const backend_buffer *table, int n_rows, int n_head, int head_dim,
-                 backend_buffer *x) {
-    ASSERT(x->n_features == n_head * head_dim && rope->n_rot <= head_dim);
-    written(cuda_of(b), x);
-    const rope_apply_params params = {.table = table->data,
-                                      .x = x->data,
-                                      .n_rows = n_rows,
-                                      .n_rot = rope->n_rot,
-                                      .n_head = n_head,
-                                      .head_dim = head_dim,
-                                      .neox = rope->neox};
-    cuda_launch(cuda_of(b), KERNEL_rope, flat_blocks(n_rows * n_head * rope->n_rot / 2), 1, 0, &params);
-}
-
-static void kv_write(backend *b, const token_batch *batch, const backend_buffer *k, const backend_buffer *v,
-                     backend_kv *kv) {
+static void rope_kv_write(backend *b, const rope_params *rope, const backend_buffer *table, const token_batch *batch,
+                          backend_buffer *q, backend_buffer *k, const backend_buffer *v, backend_kv *kv) {
     cuda_backend *cuda = cuda_of(b);
-    ASSERT(k->n_features == kv->n_features && v->n_features == kv->n_features);
+    ASSERT(k->n_features == kv->n_head_kv * kv->head_dim && v->n_features == k->n_features);
+    ASSERT(!rope || (q->n_features % kv->head_dim == 0 && rope->n_rot <= kv->head_dim));
+    if (rope) written(cuda, q);
     int32_t *places = mem_alloc((size_t)batch->n_tokens, sizeof *places);
     if (!places) {
         cuda_fail(cuda, &(logitd_error){.message = "there is no memory for a batch's places in the KV cache"});
@@ -171,16 +177,23 @@ static void kv_write(backend *b, const token_batch *batch, const backend_buffer 
         const batch_slice *slice = &batch->slices[s];
         for (int i = 0; i < slice->n; i++) places[slice->first_row + i] = slice->kv_first + slice->first_pos + i;
     }
-    const kv_params params = {.k = k->data,
-                              .v = v->data,
-                              .places =
-                                  cuda_input_put(cuda, &cuda->places, places, (size_t)batch->n_tokens * sizeof *places),
-                              .k_cache = kv->k,
-                              .v_cache = kv->v,
-                              .n_rows = batch->n_tokens,
-                              .n_features = kv->n_features};
+    const rope_kv_params params = {
+        .table = rope ? table->data : 0,
+        .q = rope ? q->data : 0,
+        .k = k->data,
+        .v = v->data,
+        .places = cuda_input_put(cuda, &cuda->places, places, (size_t)batch->n_tokens * sizeof *places),
+        .k_cache = kv->k,
+        .v_cache = kv->v,
+        .n_head = rope ? q->n_features / kv->head_dim : 0,
+        .n_head_kv = kv->n_head_kv,
+        .head_dim = kv->head_dim,
+        .n_rot = rope ? rope->n_rot : 0,
+        .neox = rope && rope->neox};
     mem_free(places);
-    cuda_launch(cuda, KERNEL_kv_write, flat_blocks(batch->n_tokens * kv->n_features), 1, 0, &params);
+    const int n_heads = params.n_head + 2 * kv->n_head_kv, n_pairs = n_heads * ((kv->head_dim + 1) / 2);
+    cuda_launch(cuda, KERNEL_rope_kv_write, batch->n_tokens, cuda_round_up(n_pairs, ROW_THREADS) / ROW_THREADS, 0,
+                &params);
 }
 
 /// Tiles of query rows of all slices, the longest last. Returns their number.
@@ -246,11 +259,6 @@ static void glu(backend *b, activation act, int n_rows, backend_buffer *gate, co
     launch_flat(cuda_of(b), KERNEL_glu, n_rows, &operands, gate);
 }
 
-static void add(backend *b, int n_rows, backend_buffer *x, const backend_buffer *y) {
-    ASSERT(x->n_features == y->n_features);
-    launch_flat(cuda_of(b), KERNEL_add, n_rows, &(flat_params){.y = y->data}, x);
-}
-
 static void gather(backend *b, const backend_buffer *x, const int32_t *rows, int n, backend_buffer *out) {
     cuda_backend *cuda = cuda_of(b);
     ASSERT(x->n_features == out->n_features && n <= out->n_rows);
@@ -299,13 +307,12 @@ const backend_ops cuda_ops = {
     .buffer_write = buffer_write,
     .embed = embed,
     .norm = norm,
+    .add_norm = add_norm,
     .matmul = matmul,
     .rope_table = rope_table,
-    .rope = rope,
-    .kv_write = kv_write,
+    .rope_kv_write = rope_kv_write,
     .attention = attention,
     .glu = glu,
-    .add = add,
     .gather = gather,
     .reserve = cuda_project_reserve,
     .project_stats = cuda_project_stats,

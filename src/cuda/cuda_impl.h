@@ -41,8 +41,8 @@ struct backend_weight {
 };
 
 struct backend_kv {
-    int n_features;    // n_head_kv * head_dim
-    cuda_address k, v; // [n_kv_rows][n_features] f32
+    int n_head_kv, head_dim;
+    cuda_address k, v; // [n_kv_rows][n_head_kv * head_dim] f32
 };
 
 /// Device memory that grows on demand; what it held is lost then.
