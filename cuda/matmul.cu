@@ -118,25 +118,11 @@ template <typename S> __device__ __forceinline__ void matmul(const matmul_params
 
 #define MATMUL_KERNEL(name, a, w, arithmetic, packing, block_m)                                                        \
     extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1)                                                      \
-        name##_m##block_m(const __grid_constant__ matmul_params p) {                                                   \
+        matmul_##name##_m##block_m(const __grid_constant__ matmul_params p) {                                          \
         matmul<TILE_SHAPE(a, w, arithmetic, packing, block_m)>(p);                                                     \
     }
-MATMUL_KERNEL(matmul_n32, LIMBS, N32, exact, n32, 64)
-MATMUL_KERNEL(matmul_n32, LIMBS, N32, exact, n32, 16)
-MATMUL_KERNEL(matmul_q32, LIMBS, Q32, exact, q32, 64)
-MATMUL_KERNEL(matmul_q32, LIMBS, Q32, exact, q32, 16)
-MATMUL_KERNEL(matmul_q16, LIMBS, Q16, exact, q16, 64)
-MATMUL_KERNEL(matmul_q16, LIMBS, Q16, exact, q16, 16)
-MATMUL_KERNEL(matmul_f32, LIMBS, F32, exact, f32, 64)
-MATMUL_KERNEL(matmul_f32, LIMBS, F32, exact, f32, 16)
-MATMUL_KERNEL(matmul_bf16_n32, BF16, N32, bf16, n32, 64)
-MATMUL_KERNEL(matmul_bf16_n32, BF16, N32, bf16, n32, 16)
-MATMUL_KERNEL(matmul_bf16_q32, BF16, Q32, bf16, q32, 64)
-MATMUL_KERNEL(matmul_bf16_q32, BF16, Q32, bf16, q32, 16)
-MATMUL_KERNEL(matmul_bf16_q16, BF16, Q16, bf16, q16, 64)
-MATMUL_KERNEL(matmul_bf16_q16, BF16, Q16, bf16, q16, 16)
-MATMUL_KERNEL(matmul_bf16_b16, BF16, B16, bf16, b16, 64)
-MATMUL_KERNEL(matmul_bf16_b16, BF16, B16, bf16, b16, 16)
+#define MATMUL_KERNELS(...) MATMUL_KERNEL(__VA_ARGS__, 64) MATMUL_KERNEL(__VA_ARGS__, 16)
+EACH_PRODUCT(MATMUL_KERNELS)
 
 // ------------------------------------------------------------------------------------------------------ pair_logits
 /*
@@ -180,15 +166,9 @@ template <typename P, typename W> __device__ __forceinline__ void pair_logits(co
             pair.id < 0 ? INFINITY : finish_sum(lane / 4 % 2 ? acc[1] : acc[0], p.bias, id, p.softcap);
 }
 
-#define PAIR_KERNEL(name, arithmetic, packing)                                                                         \
-    extern "C" __global__ void __launch_bounds__(PAIR_THREADS) name(const __grid_constant__ pair_params p) {           \
+#define PAIR_KERNEL(name, a, w, arithmetic, packing)                                                                   \
+    extern "C" __global__ void __launch_bounds__(PAIR_THREADS)                                                         \
+        pair_logits_##name(const __grid_constant__ pair_params p) {                                                    \
         pair_logits<arithmetic, packing>(p);                                                                           \
     }
-PAIR_KERNEL(pair_logits_n32, exact, n32)
-PAIR_KERNEL(pair_logits_q32, exact, q32)
-PAIR_KERNEL(pair_logits_q16, exact, q16)
-PAIR_KERNEL(pair_logits_f32, exact, f32)
-PAIR_KERNEL(pair_logits_bf16_n32, bf16, n32)
-PAIR_KERNEL(pair_logits_bf16_q32, bf16, q32)
-PAIR_KERNEL(pair_logits_bf16_q16, bf16, q16)
-PAIR_KERNEL(pair_logits_bf16_b16, bf16, b16)
+EACH_PRODUCT(PAIR_KERNEL)

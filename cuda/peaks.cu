@@ -30,30 +30,25 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_f32(const __grid
  *   grid and result as peak_f32's; operations 2 rounds PEAK_TILES warps 16 8 (16 or 32)
  *   bounded by what mma.sync gets of the tensor cores: on devices of 9.0 and 10.0 less than wgmma and tcgen05 get
  */
-extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_bf16(const __grid_constant__ peak_params p) {
-    float d[PEAK_TILES][4] = {};
-    const uint32_t one = 0x3f803f80u + threadIdx.x % 2, a[4] = {one, one, one, one}, b[2] = {one, one};
+template <typename T, typename Mma>
+__device__ __forceinline__ void peak_mma(const peak_params &p, uint32_t word, Mma mma) {
+    T d[PEAK_TILES][4] = {}, sum = 0;
+    const uint32_t a[4] = {word, word, word, word}, b[2] = {word, word};
 #pragma unroll 1
     for (int round = 0; round < p.rounds; round++)
 #pragma unroll
-        for (int i = 0; i < PEAK_TILES; i++) mma_bf16(d[i], a, b);
-    float sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < PEAK_TILES; i++) sum += d[i][0] + d[i][1] + d[i][2] + d[i][3];
-    p.out[blockIdx.x * FLAT_THREADS + threadIdx.x] = sum;
-}
-
-extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_int8(const __grid_constant__ peak_params p) {
-    int d[PEAK_TILES][4] = {};
-    const uint32_t one = 0x01010101u, a[4] = {one, one, one, one}, b[2] = {one, one};
-#pragma unroll 1
-    for (int round = 0; round < p.rounds; round++)
-#pragma unroll
-        for (int i = 0; i < PEAK_TILES; i++) mma_s8(d[i], a, b);
-    int sum = 0;
+        for (int i = 0; i < PEAK_TILES; i++) mma(d[i], a, b);
 #pragma unroll
     for (int i = 0; i < PEAK_TILES; i++) sum += d[i][0] + d[i][1] + d[i][2] + d[i][3];
     p.out[blockIdx.x * FLAT_THREADS + threadIdx.x] = (float)sum;
+}
+
+extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_bf16(const __grid_constant__ peak_params p) {
+    peak_mma<float>(p, 0x3f803f80u + threadIdx.x % 2, [](auto &...x) { mma_bf16(x...); });
+}
+
+extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_int8(const __grid_constant__ peak_params p) {
+    peak_mma<int>(p, 0x01010101u, [](auto &...x) { mma_s8(x...); });
 }
 
 /*

@@ -197,25 +197,11 @@ template <typename S> __device__ __forceinline__ void project_stats(const stats_
 
 #define STATS_KERNEL(name, a, w, arithmetic, packing, block_m)                                                         \
     extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 1)                                                      \
-        name##_m##block_m(const __grid_constant__ stats_params p) {                                                    \
+        project_stats_##name##_m##block_m(const __grid_constant__ stats_params p) {                                    \
         project_stats<TILE_SHAPE(a, w, arithmetic, packing, block_m)>(p);                                              \
     }
-STATS_KERNEL(project_stats_n32, LIMBS, N32, exact, n32, 64)
-STATS_KERNEL(project_stats_n32, LIMBS, N32, exact, n32, 16)
-STATS_KERNEL(project_stats_q32, LIMBS, Q32, exact, q32, 64)
-STATS_KERNEL(project_stats_q32, LIMBS, Q32, exact, q32, 16)
-STATS_KERNEL(project_stats_q16, LIMBS, Q16, exact, q16, 64)
-STATS_KERNEL(project_stats_q16, LIMBS, Q16, exact, q16, 16)
-STATS_KERNEL(project_stats_f32, LIMBS, F32, exact, f32, 64)
-STATS_KERNEL(project_stats_f32, LIMBS, F32, exact, f32, 16)
-STATS_KERNEL(project_stats_bf16_n32, BF16, N32, bf16, n32, 64)
-STATS_KERNEL(project_stats_bf16_n32, BF16, N32, bf16, n32, 16)
-STATS_KERNEL(project_stats_bf16_q32, BF16, Q32, bf16, q32, 64)
-STATS_KERNEL(project_stats_bf16_q32, BF16, Q32, bf16, q32, 16)
-STATS_KERNEL(project_stats_bf16_q16, BF16, Q16, bf16, q16, 64)
-STATS_KERNEL(project_stats_bf16_q16, BF16, Q16, bf16, q16, 16)
-STATS_KERNEL(project_stats_bf16_b16, BF16, B16, bf16, b16, 64)
-STATS_KERNEL(project_stats_bf16_b16, BF16, B16, bf16, b16, 16)
+#define STATS_KERNELS(...) STATS_KERNEL(__VA_ARGS__, 64) STATS_KERNEL(__VA_ARGS__, 16)
+EACH_PRODUCT(STATS_KERNELS)
 
 // ----------------------------------------------------------------------------------------------------- project_merge
 /*

@@ -118,6 +118,18 @@ template <typename P_, typename W_, int BLOCK_M_, int STAGES_, int BYTES_> struc
 #define TILE_SHAPE(a, w, arithmetic, packing, block_m)                                                                 \
     tile_shape<arithmetic, packing, block_m, NUM_STAGES(w, block_m), STAGE_BYTES(a, w, block_m)>
 
+/// Every arithmetic with each packing of weights that it has, a row each, in the order of kernels.def:
+/// ROW(end of the kernel's name, operands by the names that params.h has for them, arithmetic, packing).
+#define EACH_PRODUCT(ROW)                                                                                              \
+    ROW(n32, LIMBS, N32, exact, n32)                                                                                   \
+    ROW(q32, LIMBS, Q32, exact, q32)                                                                                   \
+    ROW(q16, LIMBS, Q16, exact, q16)                                                                                   \
+    ROW(f32, LIMBS, F32, exact, f32)                                                                                   \
+    ROW(bf16_n32, BF16, N32, bf16, n32)                                                                                \
+    ROW(bf16_q32, BF16, Q32, bf16, q32)                                                                                \
+    ROW(bf16_q16, BF16, Q16, bf16, q16)                                                                                \
+    ROW(bf16_b16, BF16, B16, bf16, b16)
+
 /// Where a thread stands in its block's tile.
 template <typename S> struct tile_place {
     int lane, row, column; // the warp's first row and column
