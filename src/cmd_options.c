@@ -97,9 +97,11 @@ void progress_draw(double fraction, const char *text) {
     for (int i = 0; i < WIDTH; i++) bar[i] = i < (int)(fraction * WIDTH) ? '#' : '.';
     bar[WIDTH] = '\0';
     fprintf(stderr, "\r\033[K[%s] %s", bar, text);
+    log_over_bar(true);
 }
 
 void progress_clear(void) {
+    log_over_bar(false);
     fputs("\r\033[K", stderr);
 }
 

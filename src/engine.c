@@ -138,6 +138,12 @@ static bool allocate(logitd_engine *e) {
            (e->hidden = mem_alloc(n * (size_t)e->info.n_embd, sizeof(float)));
 }
 
+/// Of the KV cache of all layers: f32 keys and values (backend.h).
+static double kv_megabytes(const logitd_engine *e) {
+    const logitd_model_info *info = &e->info;
+    return (double)info->kv_tokens * info->n_layer * info->n_head_kv * info->head_dim * 2 * sizeof(float) / 1e6;
+}
+
 /// Memory for the largest projection that limits allow.
 static logitd_status reserve(logitd_engine *e, logitd_error *err) {
     const backend_ops *op = e->backend->ops;
@@ -185,11 +191,10 @@ logitd_status logitd_open(const logitd_options *o, logitd_engine **out, logitd_e
     status = plan_sizes(e, o, err);
     if (status) goto fail;
     if (!allocate(e)) {
-        status =
-            error_set(err, LOGITD_ENOMEM,
-                      "there is no memory for the working buffers and a KV cache of %d tokens; make --kv-tokens or "
-                      "--ctx smaller",
-                      e->info.kv_tokens);
+        status = error_set(err, LOGITD_ENOMEM,
+                           "there is no memory for the working buffers of %d tokens and a KV cache of %d, which takes "
+                           "%.1f MB; make --kv-tokens, --ctx or --batch-tokens smaller",
+                           e->info.batch_tokens, e->info.kv_tokens, kv_megabytes(e));
         goto fail;
     }
     status = reserve(e, err);

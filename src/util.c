@@ -346,6 +346,11 @@ int64_t clock_us(void) {
 
 log_level log_threshold = LOG_INFO;
 bool log_as_json;
+static atomic_bool bar_there; // on the last line
+
+void log_over_bar(bool there) {
+    atomic_store_explicit(&bar_there, there, memory_order_relaxed);
+}
 
 /// The inside of a JSON string: what a log line holds is UTF-8, or was cut within a character.
 static void escape(const char *text, char *out, size_t size) {
@@ -370,19 +375,20 @@ void log_members(log_level level, const char *text, const char *members) {
     struct tm fields;
     char date[32];
     clock_gettime(CLOCK_REALTIME, &now);
+    const char *clear = atomic_exchange_explicit(&bar_there, false, memory_order_relaxed) ? "\r\033[K" : "";
     // one call each, so that lines of several threads do not mix
     if (log_as_json) {
         char escaped[2048];
         gmtime_r(&now.tv_sec, &fields);
         strftime(date, sizeof date, "%FT%T", &fields);
         escape(text, escaped, sizeof escaped);
-        fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"message\":\"%s\"%s%s}\n", date,
+        fprintf(stderr, "%s{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"message\":\"%s\"%s%s}\n", clear, date,
                 now.tv_nsec / 1000000, names[level], escaped, *members ? "," : "", members);
         return;
     }
     localtime_r(&now.tv_sec, &fields);
     strftime(date, sizeof date, "%F %T", &fields);
-    fprintf(stderr, "%s.%03ld %s: %s\n", date, now.tv_nsec / 1000000, names[level], text);
+    fprintf(stderr, "%s%s.%03ld %s: %s\n", clear, date, now.tv_nsec / 1000000, names[level], text);
 }
 
 void log_line(log_level level, const char *format, ...) {

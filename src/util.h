@@ -105,6 +105,8 @@ extern bool log_as_json;        // set once at start: lines are objects of "time
 void log_line(log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /// The same of a text; as JSON with further members (`"a":1,"b":"c"`), as text without them.
 void log_members(log_level level, const char *text, const char *members);
+/// Whether the last line of stderr is a progress bar, whose place the next line of the log then takes.
+void log_over_bar(bool there);
 
 /// Processors that this process may run on, at least 1.
 int util_cpu_count(void);

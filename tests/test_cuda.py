@@ -4,11 +4,15 @@ The emulated driver executes the very PTX that the program embeds and fails a la
 tests say what the kernels compute, never how fast.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import pty
 import re
+import signal
 import subprocess
+import time
 
 import arch_models
 import cut_model
@@ -197,6 +201,47 @@ def test_too_little_memory_says_how_much(emulated, logitd, model_path):
         assert status == 1
         assert re.search(rf"has no memory for {what}[^:]*: [0-9.]+ MB wanted, [0-9.]+ of {int(megabytes) * 1.048576:.1f} MB free",
                          said), said
+
+
+def loads_on_a_terminal(command):
+    """What a program writes to a terminal as its stderr, and its exit status. It is stopped for a while as soon as it
+    loads, so that any machine takes the half second from which on a load is shown."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=theirs) as program:
+        os.close(theirs)
+        time.sleep(0.1)
+        program.send_signal(signal.SIGSTOP)
+        time.sleep(0.6)
+        program.send_signal(signal.SIGCONT)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the terminal's other end is closed
+            while piece := os.read(ours, 4096):
+                said += piece
+        os.close(ours)
+    return said.decode(), program.returncode
+
+
+def test_the_upload_shows_a_bar_and_a_kv_cache_too_large_its_size(emulated, logitd, model_path):
+    emulated(LOGITD_EMU_MEMORY_MB=600)
+    command = [logitd, "score", "--model", model_path("gemma3"), "--backend", "cuda", "--kv-tokens", "200000"]
+    said, status = loads_on_a_terminal(command)
+    assert status == 1
+    bars = re.findall(r"\r\033\[K\[(#*)(\.*)\] preparing the weights, (\d+) %", said)
+    shares = [int(percent) for *_, percent in bars]
+    assert shares == sorted(shares) and 0 < shares[0] and shares[-1] <= 60, said  # the vocabulary is the rest
+    assert all(len(done) + len(left) == 40 and abs(len(done) - percent * 0.4) <= 1
+               for (done, left, _), percent in zip(bars, shares, strict=True)), said
+    # What is said at the end takes the bar's place. The cache is 200,000 keys and values of 18 layers with one head of 256
+    # features, f32; what failed was the keys or the values of a layer, in whole blocks of tokens.
+    end = said[said.rindex(" %") + 2 :]
+    megabytes = 200_000 * 256 * 2 * 4 / 1e6
+    found = re.match(r"\r\033\[K[-0-9:. ]+ error: the GPU \(.*\) has no memory for a layer's KV cache: ([0-9.]+) MB wanted, "
+                     r"([0-9.]+) of 629.1 MB free\r\n", end)
+    assert found, said
+    assert megabytes / 2 <= float(found[1]) <= 1.01 * megabytes / 2 and float(found[2]) < float(found[1])
+    assert end[found.end() :].startswith(
+        "\r\033[Klogitd: there is no memory for the working buffers of 512 tokens and a KV cache of 200000, which takes "
+        f"{18 * megabytes:.1f} MB; make --kv-tokens, --ctx or --batch-tokens smaller\r\n"), said
 
 
 @pytest.mark.parametrize("seed", [1, 2])
