@@ -10,6 +10,9 @@
  *   w packed [n_vocab_pad, k_pad] of any packing -> out [n_rows, n_in]; grid n_rows, block 128
  *   bytes 0.75 to 3.25 read and 4 written an element; bounded by memory; not measured
  *   reference embed of src/cpu/cpu_backend.c; test embed of tests/unit/test_backend_ops.c
+ *   counted for each element (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   embed                         2.24    0.00    0.06    1.51    0.05    0.11    0.50   1.93 (1.93)             -
  */
 __device__ __forceinline__ float weight_at(const embed_params &p, int id, int i) {
     const int stage = i / BLOCK_K, k = i % BLOCK_K;
@@ -38,6 +41,11 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) embed(const __grid_con
  * Kernel cards: gather (x[i] = y[rows[i]]), glu (x = act(x) y)
  *   f32, element by element; grid ceil(n / 256), block 256; bytes 8 to 12 an element; not measured
  *   reference cpu_ops_ref.c; tests gather, glu of tests/unit/test_backend_ops.c
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   gather                        1.00    0.00    0.00    0.47    0.03    0.09    0.41   3.00 (3.00)             -
+ *   glu                           1.61    0.00    0.43    0.31    0.09    0.09    0.68   4.00 (4.00)             -
+ *   add                           0.66    0.00    0.03    0.22    0.00    0.09    0.31   4.00 (4.00)             -
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) gather(const __grid_constant__ flat_params p) {
     const int i = blockIdx.x * FLAT_THREADS + threadIdx.x;

@@ -15,6 +15,10 @@
  *   not finite: the group's scale is NaN (limbs), or the value stays what it is (bf16): no sum that it enters is finite
  *   reference pack_group of src/cuda/cuda_weight.c (limbs)
  *   tests quantised_matmul, quantised_poison of tests/unit/test_backend_ops.c
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   pack_limbs                    5.62    0.00    0.23    3.34    0.13    0.04    1.87   7.81 (3.37)             -
+ *   pack_bf16                     2.62    0.00    0.22    0.95    0.07    0.04    1.34   10.1 (3.24)             -
  */
 __device__ __forceinline__ void load_inputs(float (&x)[4], const pack_params &p, int row, int k0) {
 #pragma unroll
@@ -100,6 +104,24 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_bf16(const __gri
  *   accumulators: int32 or f32 within a group, f32 over groups, in order
  *   a row's bits depend on the row and the weights alone, and are the same for both BLOCK_M
  *   reference gemm of src/cpu/cpu_ops_ref.c; tests matmul, quantised_matmul of tests/unit/test_backend_ops.c
+ *   counted for each 16 x 8 x 32 (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   matmul_n32_m64                68.7    3.00    16.3    25.4    8.00    3.38    12.6   10.0 (10.0)   3.15 (2.95)
+ *   matmul_n32_m16                 105    3.00    16.0    54.4    8.00    5.80    18.1   15.0 (15.0)   3.31 (3.19)
+ *   matmul_q32_m64                66.6    3.00    16.3    23.6    8.00    3.41    12.3   10.6 (10.6)   3.33 (3.15)
+ *   matmul_q32_m16                 103    3.00    16.0    52.5    8.00    5.99    17.6   15.3 (15.3)   3.54 (3.44)
+ *   matmul_q16_m64                 107    6.00    32.3    28.0    16.0    4.46    20.2   10.9 (10.9)   3.25 (3.12)
+ *   matmul_q16_m16                 146    6.00    32.0    59.0    16.0    8.11    25.3   15.6 (15.6)   3.41 (3.34)
+ *   matmul_f32_m64                75.5    6.00    16.3    28.9    8.00    4.17    12.1   12.1 (12.1)   3.47 (3.32)
+ *   matmul_f32_m16                 132    6.00    16.0    78.1    8.00    7.91    16.3   15.7 (15.7)   3.66 (3.58)
+ *   matmul_bf16_n32_m64           49.2    2.00    8.30    26.8    0.00    3.06    9.08   9.20 (9.20)   2.85 (2.63)
+ *   matmul_bf16_n32_m16           94.7    2.00    8.03    63.4    0.00    5.24    16.0   14.7 (14.7)   2.99 (2.86)
+ *   matmul_bf16_q32_m64           53.1    2.00    8.30    31.1    0.00    3.09    8.67   9.90 (9.90)   3.06 (2.86)
+ *   matmul_bf16_q32_m16            106    2.00    8.03    75.5    0.00    5.43    15.0   15.1 (15.1)   3.26 (3.14)
+ *   matmul_bf16_q16_m64           66.4    2.00    16.3    31.4    0.00    4.13    12.6   10.3 (10.3)   2.91 (2.77)
+ *   matmul_bf16_q16_m16            123    2.00    16.0    78.2    0.00    7.55    18.7   15.3 (15.3)   3.05 (2.97)
+ *   matmul_bf16_b16_m64           27.3    2.00    0.30    18.5    0.00    2.45    3.99   10.7 (10.7)   3.51 (3.22)
+ *   matmul_bf16_b16_m16           63.1    2.00    0.03    48.7    0.00    4.34    8.03   15.7 (15.7)   3.89 (3.73)
  */
 template <typename S> __device__ __forceinline__ void matmul(const matmul_params &p) {
     extern __shared__ __align__(16) uint8_t shared[];
@@ -132,6 +154,16 @@ EACH_PRODUCT(MATMUL_KERNELS)
  *   within mma, which no one promises, is the products' own; the tile's other sums are dropped
  *   bytes about 3 k (`bf16`) or 4 k a pair, 16 by 16; a few pairs a row, so bounded by latency; not measured
  *   reference and test: those of project_stats
+ *   counted for each pair x 32 (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   pair_logits_n32               9.63    0.38    0.89    4.93    0.50    1.17    1.76   6.36 (3.59)             -
+ *   pair_logits_q32               8.99    0.38    0.89    4.17    0.50    1.30    1.76   6.18 (3.48)             -
+ *   pair_logits_q16               12.8    0.75    1.77    4.97    1.00    1.55    2.76   5.71 (3.44)             -
+ *   pair_logits_f32               10.3    0.75    0.89    4.59    0.50    1.80    1.80   5.71 (3.21)             -
+ *   pair_logits_bf16_n32          9.15    0.25    0.52    5.79    0.00    0.92    1.66   5.78 (3.34)             -
+ *   pair_logits_bf16_q32          10.3    0.25    0.52    6.92    0.00    1.05    1.54   5.63 (3.24)             -
+ *   pair_logits_bf16_q16          11.8    0.25    1.02    7.18    0.00    1.30    2.04   5.07 (3.14)             -
+ *   pair_logits_bf16_b16          4.97    0.25    0.02    3.06    0.00    1.05    0.60   6.05 (3.18)             -
  */
 template <typename P, typename W> __device__ __forceinline__ void pair_logits(const pair_params &p) {
     using A = typename P::activation;

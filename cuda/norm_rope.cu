@@ -38,6 +38,9 @@ __device__ __forceinline__ group_norm measure(const float *x, int n, bool centre
  *   grid (n_rows, n_groups), block 128; sums in double by a fixed tree
  *   bytes 12 n a group (x twice, from cache), bounded by memory; not measured
  *   reference norm of src/cpu/cpu_ops_ref.c; test norm of tests/unit/test_backend_ops.c
+ *   counted for each element (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   norm_groups                   2.73    0.00    0.32    0.85    0.21    0.21    1.14   4.00 (4.00)   1.80 (1.80)
  */
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) norm_groups(const __grid_constant__ norm_params p) {
     __shared__ double scratch[ROW_THREADS / WARP];
@@ -77,6 +80,9 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) add_norm(const __grid_
  *   positions [n_rows] -> table [n_rows, n_rot]; grid ceil(n_rows n_rot / 2 / 256), block 256; once a batch
  *   not measured; the angle is divided by pi first: sincospi has no slow path for large ones
  *   reference rope_table_tile of src/cpu/cpu_backend.c; tests attention, rope_table of tests/unit/test_backend_ops.c
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   rope_table                    3.31    0.00    0.74    0.88    0.21    0.12    1.37   6.25 (4.25)             -
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) rope_table(const __grid_constant__ rope_table_params p) {
     const int i = blockIdx.x * FLAT_THREADS + threadIdx.x, half = p.n_rot / 2;

@@ -9,6 +9,9 @@
  *   PEAK_CHAINS chains of fused multiply-adds a thread, x = x a + b, `rounds` long; grid: enough blocks to fill the
  *   device, block 256; operations 2 rounds PEAK_CHAINS threads; bounded by the f32 units, which is its purpose
  *   result [threads] f32, so that nothing can be left out; test test_cuda_bench.py
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   peak_f32                      3.84    0.00    2.00    0.81    0.50    0.03    0.50   4.00 (4.00)             -
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_f32(const __grid_constant__ peak_params p) {
     float x[PEAK_CHAINS];
@@ -29,6 +32,10 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_f32(const __grid
  *   PEAK_TILES chains of mma.sync a warp (m16n8k16 bf16 with f32 sums, m16n8k32 int8 with int32 sums), `rounds` long;
  *   grid and result as peak_f32's; operations 2 rounds PEAK_TILES warps 16 8 (16 or 32)
  *   bounded by what mma.sync gets of the tensor cores: on devices of 9.0 and 10.0 less than wgmma and tcgen05 get
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   peak_bf16                     3.66    0.75    1.00    0.44    0.00    0.03    1.44   4.00 (4.00)             -
+ *   peak_int8                     3.66    0.75    0.00    1.34    0.03    0.03    1.50   4.00 (4.00)             -
  */
 template <typename T, typename Mma>
 __device__ __forceinline__ void peak_mma(const peak_params &p, uint32_t word, Mma mma) {
@@ -56,6 +63,9 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_int8(const __gri
  *   each thread adds up every (threads of the grid)th of n float4; bytes 16 n; bounded by memory, which is its purpose
  *   grid and result as peak_f32's; PEAK_LOADS loads of 16 bytes a thread under way, so n is a multiple of so many
  *   threads
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   peak_read                     2.75    0.00    1.00    1.00    0.00    0.28    0.47   14.7 (14.7)             -
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) peak_read(const __grid_constant__ peak_params p) {
     const int64_t step = (int64_t)gridDim.x * FLAT_THREADS;

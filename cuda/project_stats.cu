@@ -30,6 +30,24 @@ __device__ __forceinline__ key64 make_key(float logit, int id) {
  *   sums in f32 over 32 logits a lane, then over 4 lanes by a fixed tree; tiles are merged in double by project_merge:
  *   bits depend neither on BLOCK_M, nor on the parts, nor on other rows
  *   reference stats of src/cpu/cpu_ops_ref.c; tests project_* of tests/unit/test_backend_ops.c
+ *   counted for each 16 x 8 x 32 (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   project_stats_n32_m64          150    3.00    26.5    74.0    9.00    9.27    27.8   7.91 (7.89)   2.48 (2.36)
+ *   project_stats_n32_m16          160    3.00    56.8    50.4    12.0    10.4    27.6   10.6 (10.6)   2.27 (2.22)
+ *   project_stats_q32_m64          148    3.00    26.5    72.7    9.00    9.29    27.7   8.00 (7.98)   2.62 (2.50)
+ *   project_stats_q32_m16          165    3.00    56.8    53.3    12.0    10.6    29.0   11.5 (11.5)   2.43 (2.37)
+ *   project_stats_q16_m64          177    6.00    42.5    67.8    17.0    9.41    33.7   8.09 (8.07)   2.70 (2.61)
+ *   project_stats_q16_m16          206    6.00    72.8    57.5    20.0    12.6    36.6   12.2 (12.2)   2.55 (2.51)
+ *   project_stats_f32_m64          153    6.00    26.6    74.1    9.00    9.98    27.1   8.39 (8.37)   2.83 (2.73)
+ *   project_stats_f32_m16          179    6.00    57.0    64.3    12.0    12.5    27.6   13.2 (13.2)   2.71 (2.66)
+ *   project_stats_bf16_n32_m64     130    2.00    18.5    75.6    1.00    8.95    24.2   7.80 (7.78)   2.23 (2.10)
+ *   project_stats_bf16_n32_m16     150    2.00    48.8    60.2    4.00    9.80    25.1   10.2 (10.2)   2.03 (1.97)
+ *   project_stats_bf16_q32_m64     135    2.00    18.5    80.5    1.00    8.97    24.0   7.89 (7.87)   2.38 (2.25)
+ *   project_stats_bf16_q32_m16     166    2.00    48.8    75.2    4.00    10.0    26.0   11.2 (11.2)   2.21 (2.15)
+ *   project_stats_bf16_q16_m64     136    2.00    26.5    71.6    1.00    9.08    26.0   7.94 (7.92)   2.42 (2.32)
+ *   project_stats_bf16_q16_m16     180    2.00    56.8    75.7    4.00    12.1    29.5   11.9 (11.9)   2.28 (2.24)
+ *   project_stats_bf16_b16_m64     103    2.00    10.5    63.1    1.00    7.77    18.1   8.01 (7.99)   2.51 (2.36)
+ *   project_stats_bf16_b16_m16     122    2.00    40.8    47.7    4.00    8.83    18.8   12.5 (12.5)   2.34 (2.28)
  */
 
 /// What one thread keeps of a row: four neighbouring lanes share a row and take every fourth column.
@@ -211,6 +229,9 @@ EACH_PRODUCT(STATS_KERNELS)
  *   grid n_rows, block 256: thread i folds tiles i, i + 256, … in order, then a fixed tree
  *   bytes (12 T + 4) n_tiles and 8 n_parts (N + 64) a row; small beside the projection; not measured
  *   reference merge_sums of src/cpu/cpu_project.c; tests project_* of tests/unit/test_backend_ops.c
+ *   counted for each row and part (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   project_merge                 1415    0.00    18.1     695    0.65     202     499   4.35 (4.22)   1.02 (1.02)
  */
 constexpr int MERGE_WARPS = MERGE_THREADS / WARP;
 

@@ -10,6 +10,10 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+
+import cuda_mix  # noqa: E402  (after the path)
+
 ARCHITECTURES = [80, 90, 89, 100, 86, 120]  # the table's columns
 # Of a multiprocessor: threads, blocks, bytes of shared memory ("Compute Capabilities" of the CUDA guide).
 LIMITS = {80: (2048, 32, 164), 86: (1536, 16, 100), 89: (1536, 24, 100), 90: (2048, 32, 228), 100: (2048, 32, 228),
@@ -154,7 +158,24 @@ def test_counts_of_products(counted):
 
 def test_the_mixes_are_of_these_kernels(counted):
     """The static table predicts from bench/cuda_mix.def: it must be what the emulated device counts."""
-    sys.path.insert(0, str(ROOT / "bench"))
-    import cuda_mix
-
     assert list(cuda_mix.differences(cuda_mix.mixes_of(counted), cuda_mix.read())) == []
+
+
+def test_cards_quote_what_was_counted():
+    """No card is out of date: if this fails, `python bench/cuda_mix.py` writes them from bench/cuda_mix.def."""
+    for path, with_quotes in cuda_mix.cards(cuda_mix.read()):
+        assert path.read_text() == with_quotes, path.name
+
+
+def test_a_card_says(kernels):
+    """A quote, from counts that are made up: half of a request's sectors and a fifth of its wavefronts are waste."""
+    assert sorted(cuda_mix.read()) == sorted(kernels)
+    counts = dict.fromkeys(cuda_mix.count_names(), 0.0) | {
+        "warp_instructions": 123.4, "mma_integer": 3, "f32": 1.5, "f64": 0.25, "convert": 8, "warp": 2, "global_loads": 1,
+        "global_load_sectors": 24, "global_stores": 1, "global_store_sectors": 8, "global_sectors_ideal": 16,
+        "shared_requests": 4, "shared_wavefronts": 10, "shared_wavefronts_ideal": 8}
+    unit, head, row = cuda_mix.quote(["matmul_n32_m64"], {"matmul_n32_m64": list(counts.values())})
+    assert "counted for each 16 x 8 x 32 " in unit
+    names, values = head.split()[1:], row.split()[1:]
+    assert names == ["issued", "mma", "float", "int", "special", "memory", "rest", "sectors", "wavefronts"]
+    assert values == ["matmul_n32_m64", "123", "3.00", "1.75", "0.00", "8.00", "0.00", "2.00", "16.0", "(8.00)", "2.50", "(2.00)"]
