@@ -15,7 +15,9 @@ import subprocess
 import time
 
 import arch_models
+import bf16_model
 import cut_model
+import forward64
 import numpy as np
 import pytest
 import test_architectures
@@ -126,6 +128,36 @@ def test_bf16_of_smollm2_is_within_its_bound(emulated, logitd, model_path):
     logprob = np.array([row["next"]["logprob"][0] for row in rows[:-1]]) - want["next_logprob"][:15, at_one]
     assert np.abs(logprob).max() <= BF16_BOUND and np.abs(logsumexp).max() <= BF16_BOUND
     assert np.abs(logprob).max() > 1e-3, "nearer than bf16 can be"
+
+
+@pytest.mark.parametrize("name", ["llama_mha", "llama_untied", "llama_kquants", pytest.param("smollm2", marks=pytest.mark.long)])
+def test_bf16_is_what_its_model_computes(name, emulated, logitd, model_path, tmp_path):
+    """One layer and the projection: floats, every format, the real weights. bf16_model.py says why one layer, and why at a
+    few positions a rounding goes the other way."""
+    whole = model_path(name) if name == "smollm2" else arch_models.write(name, tmp_path / "whole.gguf")
+    model = cut_model.cut(whole, tmp_path / "model.gguf", 1, 1 << 20)  # all tokens
+    ids = np.arange(100, 1000, 75)
+    exact = forward64.Model(model)
+    bf16 = bf16_model.Bf16Model(exact)
+    logits = bf16.logits(bf16.hidden(ids))
+    cost = np.abs(logits - exact.logits(exact.hidden(ids))).max(-1)
+    with Server(logitd, model, "--backend", "cuda", "--precision", "bf16", "--ctx", 64) as server:
+        reply = server.distribution(prompt=ids.tolist(), top_n="full", values="logit")
+    kernels = np.array([row["full"][0] for row in reply["results"][0]["positions"]])
+    apart = np.abs(kernels - logits).max(-1)
+    assert cost.min() > 0.02
+    assert (apart <= 5e-5).mean() >= 0.75 and (apart <= cost / 2).all(), (apart, cost)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_bf16_of_whole_texts_is_within_its_bound(name, model_path):
+    exact = forward64.Model(model_path(name))
+    for text in ("english", "code", "multilingual"):
+        ids = np.load(FIXTURES / f"distribution_{name}_{text}.npz")["ids"]
+        largest, _, divergence = bf16_model.differences(exact, ids)
+        print(f"{name}, {text}: any log-probability {largest.max():.3f} nats at most, mean KL {divergence.mean():.2g}")
+        assert largest.max() <= BF16_BOUND and 0 < divergence.mean() < 1e-3
 
 
 @pytest.mark.parametrize(

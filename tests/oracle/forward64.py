@@ -8,6 +8,7 @@ weights have their one added), not from transformers' code, so that a change or 
 
 import sys
 
+import cut_model
 import gguf
 import numpy as np
 
@@ -50,53 +51,79 @@ def gelu_tanh(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+class Model:
+    """A llama or gemma3 file. Logits come in two steps, so that they need not all exist at once."""
+
+    def __init__(self, path):
+        file = cut_model.File(path)
+        self.tensors = {name: (kind, data) for name, kind, data in file.tensors}
+        self.meta = {key: value for key, (_, _, value) in file.keys.items()}
+        self.arch = self.meta["general.architecture"]
+        self.unpacked = {}
+
+    def get(self, key, default=None):
+        return self.meta.get(f"{self.arch}.{key}", default)
+
+    def weight(self, name, i=None):
+        """[n_out, n_in] or [n], float32: no format has more bits."""
+        name = name if i is None else f"blk.{i}.{name}"
+        if name not in self.unpacked:
+            kind, data = self.tensors[name]
+            self.unpacked[name] = gguf.quants.dequantize(data, kind)
+        return self.unpacked[name]
+
+    def matrix(self, name, i=None):
+        """What rows are multiplied with, or looked up in; bf16_model.py has another."""
+        return self.weight(f"{name}.weight", i)
+
+    def product(self, x, matrix):
+        return x @ matrix.astype(np.float64).T
+
+    def times(self, x, name, i=None):
+        """x [n, n_in] times a matrix, plus its bias if it has one."""
+        y = self.product(x, self.matrix(name, i))
+        return y + self.weight(f"{name}.bias", i) if f"blk.{i}.{name}.bias" in self.tensors else y
+
+    def hidden(self, ids):
+        """Final hidden states, after the last norm: [n_tokens, n_embd] float64."""
+        get, gemma = self.get, self.arch == "gemma3"
+        n, n_embd, n_head = len(ids), get("embedding_length"), get("attention.head_count")
+        head_dim = get("attention.key_length", n_embd // n_head)
+        eps = get("attention.layer_norm_rms_epsilon")
+        freq_factors = self.weight("rope_freqs.weight") if "rope_freqs.weight" in self.tensors else 1.0
+        assert get("rope.scaling.type", "none") in ("none", "linear"), "only plain and linear rotary embeddings here"
+
+        def norm(x, name, i=None):
+            return rms_norm(x, self.weight(f"{name}.weight", i), eps)
+
+        x = self.matrix("token_embd")[list(ids)].astype(np.float64) * (np.sqrt(n_embd) if gemma else 1.0)
+        for i in range(get("block_count")):
+            local = gemma and (i + 1) % 6 != 0
+            base, factor = (get("rope.freq_base_swa", 10000.0), 1.0) if local else (get("rope.freq_base", 10000.0), get("rope.scaling.factor", 1.0))
+            y = norm(x, "attn_norm", i)
+            q, k, v = (np.reshape(self.times(y, f"attn_{m}", i), (n, -1, head_dim)) for m in "qkv")
+            if gemma:
+                q, k = norm(q, "attn_q_norm", i), norm(k, "attn_k_norm", i)
+            q, k = (rope(m, base, factor, freq_factors, interleaved=not gemma) for m in (q, k))
+            y = self.times(attention(q, k, v, get("attention.sliding_window") if local else n), "attn_output", i)
+            x = x + (norm(y, "post_attention_norm", i) if gemma else y)
+            y = norm(x, "ffn_norm", i)
+            gate, up = self.times(y, "ffn_gate", i), self.times(y, "ffn_up", i)
+            y = self.times((gelu_tanh if gemma else silu)(gate) * up, "ffn_down", i)
+            x = x + (norm(y, "post_ffw_norm", i) if gemma else y)
+        return norm(x, "output_norm")
+
+    def logits(self, hidden):
+        """[n, n_embd] -> [n, n_vocab] float64."""
+        logits = self.times(hidden, "output" if "output.weight" in self.tensors else "token_embd")
+        cap = self.get("final_logit_softcapping")
+        return cap * np.tanh(logits / cap) if cap else logits
+
+
 def forward(path, ids):
     """Logits [n_tokens, n_vocab] float64."""
-    reader = gguf.GGUFReader(path)
-    tensors = {t.name: t for t in reader.tensors}
-    meta = {key: field.contents() for key, field in reader.fields.items() if "tokenizer" not in key}
-    arch = meta["general.architecture"]
-    gemma = arch == "gemma3"
-
-    def get(key, default=None):
-        return meta.get(f"{arch}.{key}", default)
-
-    def bias(name, i):
-        return weight(name, i) if f"blk.{i}.{name}" in tensors else 0.0
-
-    def weight(name, i=None):
-        tensor = tensors[name if i is None else f"blk.{i}.{name}"]
-        return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64)
-
-    n, n_embd, n_head = len(ids), get("embedding_length"), get("attention.head_count")
-    head_dim = get("attention.key_length", n_embd // n_head)
-    eps = get("attention.layer_norm_rms_epsilon")
-    freq_factors = weight("rope_freqs.weight") if "rope_freqs.weight" in tensors else 1.0
-    assert get("rope.scaling.type", "none") in ("none", "linear"), "only plain and linear rotary embeddings here"
-
-    embedding = weight("token_embd.weight")
-    x = embedding[list(ids)] * (np.sqrt(n_embd) if gemma else 1.0)
-    for i in range(get("block_count")):
-        local = gemma and (i + 1) % 6 != 0
-        base, factor = (get("rope.freq_base_swa", 10000.0), 1.0) if local else (get("rope.freq_base", 10000.0), get("rope.scaling.factor", 1.0))
-        y = rms_norm(x, weight("attn_norm.weight", i), eps)
-        q, k, v = (np.reshape(y @ weight(f"attn_{m}.weight", i).T + bias(f"attn_{m}.bias", i), (n, -1, head_dim))
-                   for m in "qkv")
-        if gemma:
-            q = rms_norm(q, weight("attn_q_norm.weight", i), eps)
-            k = rms_norm(k, weight("attn_k_norm.weight", i), eps)
-        q, k = (rope(m, base, factor, freq_factors, interleaved=not gemma) for m in (q, k))
-        y = attention(q, k, v, get("attention.sliding_window") if local else n)
-        y = y @ weight("attn_output.weight", i).T + bias("attn_output.bias", i)
-        x = x + (rms_norm(y, weight("post_attention_norm.weight", i), eps) if gemma else y)
-        y = rms_norm(x, weight("ffn_norm.weight", i), eps)
-        gate, up = y @ weight("ffn_gate.weight", i).T, y @ weight("ffn_up.weight", i).T
-        y = ((gelu_tanh if gemma else silu)(gate) * up) @ weight("ffn_down.weight", i).T
-        x = x + (rms_norm(y, weight("post_ffw_norm.weight", i), eps) if gemma else y)
-    x = rms_norm(x, weight("output_norm.weight"), eps)
-    logits = x @ (weight("output.weight") if "output.weight" in tensors else embedding).T
-    cap = get("final_logit_softcapping")
-    return cap * np.tanh(logits / cap) if cap else logits
+    model = Model(path)
+    return model.logits(model.hidden(ids))
 
 
 def main():
