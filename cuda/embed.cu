@@ -45,7 +45,6 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) embed(const __grid_con
  *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
  *   gather                        1.00    0.00    0.00    0.47    0.03    0.09    0.41   3.00 (3.00)             -
  *   glu                           1.61    0.00    0.43    0.31    0.09    0.09    0.68   4.00 (4.00)             -
- *   add                           0.66    0.00    0.03    0.22    0.00    0.09    0.31   4.00 (4.00)             -
  */
 extern "C" __global__ void __launch_bounds__(FLAT_THREADS) gather(const __grid_constant__ flat_params p) {
     const int i = blockIdx.x * FLAT_THREADS + threadIdx.x;

@@ -40,7 +40,7 @@ __device__ __forceinline__ group_norm measure(const float *x, int n, bool centre
  *   reference norm of src/cpu/cpu_ops_ref.c; test norm of tests/unit/test_backend_ops.c
  *   counted for each element (bench/cuda_mix.py):
  *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
- *   norm_groups                   2.73    0.00    0.32    0.85    0.21    0.21    1.14   4.00 (4.00)   1.80 (1.80)
+ *   norm_groups                   2.87    0.00    0.33    0.90    0.22    0.22    1.20   4.00 (4.00)   1.80 (1.80)
  */
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) norm_groups(const __grid_constant__ norm_params p) {
     __shared__ double scratch[ROW_THREADS / WARP];
@@ -59,6 +59,9 @@ extern "C" __global__ void __launch_bounds__(ROW_THREADS) norm_groups(const __gr
  *   bytes 16 n a row (12 n without a w; x again from cache, and y with a y_norm), where add and norm_groups move 20 n;
  *   bounded by memory, at few rows by the launch; not measured
  *   reference add_norm of src/cpu/cpu_backend.c over cpu_ops_ref.c; test add_norm of tests/unit/test_backend_ops.c
+ *   counted for each element (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   add_norm                      2.73    0.00    0.24    1.11    0.15    0.23    1.01   4.00 (4.00)   1.80 (1.80)
  */
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) add_norm(const __grid_constant__ add_norm_params p) {
     __shared__ double scratch[ROW_THREADS / WARP];
@@ -105,6 +108,9 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) rope_table(const __gr
  *   not measured
  *   reference cpu_rope_kv_write of src/cpu/cpu_attention.c over cpu_ops_ref.c; test attention of
  *   tests/unit/test_backend_ops.c
+ *   counted for each thread (bench/cuda_mix.py):
+ *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
+ *   rope_kv_write                 3.15    0.00    0.11    1.78    0.03    0.19    1.04   5.81 (3.71)             -
  */
 extern "C" __global__ void __launch_bounds__(ROW_THREADS) rope_kv_write(const __grid_constant__ rope_kv_params p) {
     const int i = blockIdx.y * ROW_THREADS + threadIdx.x, pairs = (p.head_dim + 1) / 2, half = p.n_rot / 2;
