@@ -308,8 +308,8 @@ static void run_random_traffic(int batch_tokens, int n_steps) {
 static void random_traffic(void **state) {
     (void)state;
     run_random_traffic(BATCH, 4000);
-    run_random_traffic(1, 300);
-    run_random_traffic(3, 600);
+    run_random_traffic(1, 100);
+    run_random_traffic(3, 300);
 }
 
 int main(void) {
