@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync --force-color-profile=srgb").split()  # fmt: skip
-WAIT_MS = 120_000  # for a forward pass on a shared machine
+WAIT_MS = 600_000  # for a forward pass on a shared machine
 
 
 @contextlib.contextmanager

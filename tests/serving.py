@@ -14,8 +14,8 @@ import threading
 import time
 import urllib.parse
 
-START_S = 120  # opening a model: hashing and mapping it, also under a sanitizer
-STOP_S = 60
+START_S = 600  # opening a model: hashing and mapping it, also under a sanitizer
+STOP_S = 600
 REQUEST_S = 900  # whole-text requests, also under a sanitizer on a shared machine
 
 

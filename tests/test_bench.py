@@ -34,7 +34,7 @@ def bench(logitd):
 
 
 def run(bench, *args):
-    return subprocess.run([bench, *map(str, args)], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([bench, *map(str, args)], capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -265,7 +265,7 @@ def test_widget_is_drawn_in_a_browser(client, dist, tmp_path):
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000",
          "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-1500:]

@@ -111,7 +111,7 @@ def counted(build, tmp_path_factory):
     path = tmp_path_factory.mktemp("cuda") / "counts.json"
     environment = {**os.environ, "LD_LIBRARY_PATH": f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
     command = [build / "logitd-bench", "--only", "cuda", "--json", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=1200)
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(path.read_text())
     assert "emulated: counts, no times" in document["notes"][0]

@@ -24,6 +24,6 @@ def test_replay(request, seeds, model_path, harness):
     program = pathlib.Path(request.config.getoption("--build")).resolve() / "tests" / "fuzz" / f"fuzz_{harness}"
     models = f"--models={model_path('smollm2')}:{model_path('gemma3')}"
     folders = [seeds / harness, FOLDER / "cases" / harness]
-    done = subprocess.run([program, models, *folders], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([program, models, *folders], capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == f"{sum(len(list(folder.iterdir())) for folder in folders)} inputs\n"

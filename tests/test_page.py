@@ -331,7 +331,7 @@ def test_exports(explorer, server, tmp_path):
     explorer.page.click("#export-curl")
     line = explorer.page.evaluate("navigator.clipboard.readText()")
     assert line == explorer.page.locator("#curl").inner_text()
-    answer = json.loads(subprocess.run(["sh", "-c", line], capture_output=True, timeout=120, check=True).stdout)
+    answer = json.loads(subprocess.run(["sh", "-c", line], capture_output=True, timeout=600, check=True).stdout)
     assert answer["results"] == api["results"]
 
 
@@ -534,7 +534,7 @@ def test_docs_have_every_route_field_and_example(explorer, server):
     assert explorer.requests == [server.url + "/docs"]
     section = words("#distribution")
     line = page.locator("#distribution > pre").first.inner_text()
-    answer = json.loads(subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, check=True).stdout)
+    answer = json.loads(subprocess.run(["sh", "-c", line], capture_output=True, timeout=600, check=True).stdout)
     assert answer["object"] == "distribution" and "prompt.i.logprob" in section
 
 

@@ -13,7 +13,7 @@ def score(logitd, model_path):
     def run(*args, text=TEXT, model=True):
         command = [logitd, "score", *(["--model", model_path("smollm2")] if model else []), *args]
         data = text if isinstance(text, bytes) else text.encode()
-        return subprocess.run(command, input=data, capture_output=True, timeout=300, check=False)
+        return subprocess.run(command, input=data, capture_output=True, timeout=1200, check=False)
 
     return run
 

@@ -79,7 +79,7 @@ def test_head(tiny):
 @pytest.mark.parametrize("coding", DECODE)
 def test_the_first_line_comes_early(tiny, coding):
     """What has been computed can be read although the stream has not ended."""
-    connection = http.client.HTTPConnection(tiny.netloc, timeout=120)
+    connection = http.client.HTTPConnection(tiny.netloc, timeout=600)
     n_prompts = 900  # half a minute of them; nobody waits for their end
     body = json.dumps({"prompt": [LONG] * n_prompts, "top_n": 1, "format": "ndjson"})
     before = tiny.get("/health").json()["tokens"]

@@ -101,7 +101,7 @@ def test_one_byte_at_a_time(server):
 
 def test_chunked_body(server):
     body = json.dumps({"prompt": "chunks", "top_n": 2}).encode()
-    connection = http.client.HTTPConnection(server.netloc, timeout=60)
+    connection = http.client.HTTPConnection(server.netloc, timeout=600)
     parts = iter([body[i : i + 7] for i in range(0, len(body), 7)])
     connection.request("POST", "/distribution", parts, {"Content-Type": "application/json"}, encode_chunked=True)
     reply = connection.getresponse()
@@ -202,7 +202,7 @@ def test_sigterm_drains(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 3600, "--max-stall-s", 3600)
     with connect(server) as busy, connect(server) as late, connect(server) as streaming:
         streaming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        streaming.sendall(request_bytes({"prompt": LONG, "top_n": "full", "temperatures": [1] * 8, "format": "ndjson"}))  # some 15 MB
+        streaming.sendall(request_bytes({"prompt": LONG, "top_n": "full", "temperatures": [1] * 16, "format": "ndjson"}))  # some 25 MB
         busy.sendall(request_bytes({"prompt": [LONG] * 5, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["accepted"] == 2)
         server.process.send_signal(signal.SIGTERM)
@@ -256,6 +256,6 @@ def test_idle_connections_do_not_hold_the_end_up(start_server, tiny):
 def test_the_address_in_use_is_a_sentence(server, logitd, tiny):
     host, port = server.netloc.split(":")
     done = subprocess.run([logitd, "serve", "--model", tiny, "--host", host, "--port", port],
-                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+                          capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
     assert done.returncode == 1
     assert f"port {port}" in done.stderr and "in use" in done.stderr
