@@ -23,28 +23,31 @@ u8 *access_outside(Warp &warp, u32 lane, u64 address, u32 bytes, bool is_write) 
 u8 *access_local(Warp &warp, u32 lane, u64 offset, u32 bytes, bool is_write) {
     Block &block = *warp.block;
     u32 size = block.kernel->local_bytes;
-    std::string what = (is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " +
-                       std::to_string(offset) + " of its local memory";
-    if (offset % bytes != 0)
-        throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
+    auto what = [&] {
+        return (is_write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) +
+               " of its local memory";
+    };
+    if (offset & (bytes - 1)) // a power of two
+        throw Fault(FaultKind::MISALIGNED, lane, what() + ", which is no multiple of " + std::to_string(bytes));
     if (offset > size || bytes > size - offset)
-        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which has " + std::to_string(size));
+        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what() + ", which has " + std::to_string(size));
     size_t at = (size_t)(warp.index * LANES + lane) * size + offset;
     for (u32 i = 0; i < bytes; i++) {
         if (is_write) block.local_shadow[at + i] = 1;
-        if (!block.local_shadow[at + i]) throw Fault(FaultKind::UNINITIALISED, lane, what + ", where it never wrote");
+        if (!block.local_shadow[at + i]) throw Fault(FaultKind::UNINITIALISED, lane, what() + ", where it never wrote");
     }
     return block.local.data() + at;
 }
 
 const u8 *access_param(Warp &warp, u32 lane, u64 offset, u32 bytes) {
     const std::vector<u8> &params = warp.block->launch->params;
-    std::string what =
-        "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of the parameters";
-    if (offset % bytes != 0)
-        throw Fault(FaultKind::MISALIGNED, lane, what + ", which is no multiple of " + std::to_string(bytes));
+    auto what = [&] {
+        return "reads " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of the parameters";
+    };
+    if (offset & (bytes - 1)) // a power of two
+        throw Fault(FaultKind::MISALIGNED, lane, what() + ", which is no multiple of " + std::to_string(bytes));
     if (offset > params.size() || bytes > params.size() - offset)
-        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what + ", which have " + std::to_string(params.size()));
+        throw Fault(FaultKind::OUT_OF_BOUNDS, lane, what() + ", which have " + std::to_string(params.size()));
     return params.data() + offset;
 }
 

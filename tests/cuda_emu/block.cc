@@ -1,7 +1,7 @@
 // Runs a block: starts its warps, gives them turns in random order, splits and joins their paths, and holds its
 // barriers.
 
-#include "machine.h"
+#include "specials.h"
 
 #include <algorithm>
 
@@ -26,44 +26,6 @@ std::string lanes_text(u32 mask) {
 
 // ---- starting
 
-u32 special_value(const Block &block, const std::string &name, u32 thread) {
-    const Launch &launch = *block.launch;
-    u32 tid[3];
-    block.thread_index(thread, tid);
-    u32 lane = thread % LANES;
-    struct Row {
-        const char *name;
-        u32 value;
-    };
-    const Row rows[] = {
-        {"%tid.x", tid[0]},
-        {"%tid.y", tid[1]},
-        {"%tid.z", tid[2]},
-        {"%ntid.x", launch.block[0]},
-        {"%ntid.y", launch.block[1]},
-        {"%ntid.z", launch.block[2]},
-        {"%ctaid.x", block.index[0]},
-        {"%ctaid.y", block.index[1]},
-        {"%ctaid.z", block.index[2]},
-        {"%nctaid.x", launch.grid[0]},
-        {"%nctaid.y", launch.grid[1]},
-        {"%nctaid.z", launch.grid[2]},
-        {"%laneid", lane},
-        {"%warpid", thread / LANES},
-        {"%nwarpid", WARPS_MAX},
-        {"%lanemask_eq", 1U << lane},
-        {"%lanemask_lt", (1U << lane) - 1},
-        {"%lanemask_le", (2U << lane) - 1},
-        {"%lanemask_ge", ~((1U << lane) - 1)},
-        {"%lanemask_gt", ~((2U << lane) - 1)},
-        {"%dynamic_smem_size", launch.dynamic_shared_bytes},
-        {"%total_smem_size", launch.dynamic_shared_bytes + block.kernel->shared_declared_bytes},
-    };
-    for (const Row &row : rows)
-        if (name == row.name) return row.value;
-    throw std::logic_error("the decoder let " + name + " through");
-}
-
 void start_warp(Block &block, u32 index) {
     const Kernel &kernel = *block.kernel;
     Warp &warp = block.warps[index];
@@ -87,7 +49,7 @@ void start_warp(Block &block, u32 index) {
     warp.floor_tag = block.shared.time() << TAG_TIME_SHIFT;
     for (const SpecialSlot &special : kernel.specials)
         for (u32 lane = 0; lane < LANES; lane++)
-            warp.slot(special.slot)[lane] = special_value(block, special.name, index * LANES + lane);
+            warp.slot(special.slot)[lane] = special.of->value(block, index * LANES + lane);
 }
 
 void start_block(Block &block, const Launch &launch, const u32 index[3]) {

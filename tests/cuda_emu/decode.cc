@@ -5,6 +5,7 @@
 
 #include "counters.h"
 #include "flow.h"
+#include "specials.h"
 
 namespace emu {
 
@@ -24,22 +25,12 @@ u16 KernelBuilder::constant_slot(u64 bits, u32 bytes) {
 }
 
 u16 KernelBuilder::special_slot(const std::string &name, u32 line) {
-    static const char *const known[] = {"%tid.x",          "%tid.y",       "%tid.z",
-                                        "%ntid.x",         "%ntid.y",      "%ntid.z",
-                                        "%ctaid.x",        "%ctaid.y",     "%ctaid.z",
-                                        "%nctaid.x",       "%nctaid.y",    "%nctaid.z",
-                                        "%laneid",         "%warpid",      "%nwarpid",
-                                        "%lanemask_eq",    "%lanemask_lt", "%lanemask_le",
-                                        "%lanemask_ge",    "%lanemask_gt", "%dynamic_smem_size",
-                                        "%total_smem_size"};
+    const Special *of = find_special(name);
+    if (!of) throw LoadError(line, "the special register \"" + name + "\" is not supported");
     for (const SpecialSlot &special : kernel.specials)
-        if (special.name == name) return special.slot;
-    for (const char *candidate : known) {
-        if (name != candidate) continue;
-        kernel.specials.push_back({name, (u16)kernel.specials.size()}); // the first slots of the file
-        return kernel.specials.back().slot;
-    }
-    throw LoadError(line, "the special register \"" + name + "\" is not supported");
+        if (special.of == of) return special.slot;
+    kernel.specials.push_back({of, (u16)kernel.specials.size()}); // the first slots of the file
+    return kernel.specials.back().slot;
 }
 
 // ---- modifiers

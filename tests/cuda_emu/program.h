@@ -38,9 +38,11 @@ struct Insn {
     u16 op[N_OPERANDS] = {};
 };
 
-// Names of %special registers that a warp's slots are filled with when it starts.
+struct Special; // specials.h
+
+// A special register that a warp's slot is filled with when it starts.
 struct SpecialSlot {
-    std::string name; // "%tid.x"
+    const Special *of;
     u16 slot;
 };
 
