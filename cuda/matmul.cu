@@ -99,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(FLAT_THREADS) pack_bf16(const __gri
  *     exact  (3 mma) 28 instructions to fold limbs
  *     bf16   (2 mma) 8 multiply-adds to fold, and 8 (N32: 7; B16: none of both) as its share of making bf16 of quants
  *   so `bf16` has at most some 70 % of an A100's tensor cores (1,024 multiply-adds a clock and processor against 4
- *   instructions); mma.sync reaches about 2/3 of wgmma on Hopper, and a smaller part of tcgen05 on Blackwell
+ *   instructions); mma.sync is assumed to reach 63 % of wgmma on Hopper, 31 % of tcgen05 on Blackwell (bench/README.md)
  *   share of the bound: not measured
  *   accumulators: int32 or f32 within a group, f32 over groups, in order
  *   a row's bits depend on the row and the weights alone, and are the same for both BLOCK_M

@@ -26,7 +26,7 @@ from serving import Server
 # One of each architecture, and what is rare: untied, odd heads, every K format, RoPE scaling, windows, soft caps.
 VARIANTS = ["llama_untied", "llama_head80", "llama_kquants", "llama_yarn", "gemma3_softcap", "qwen2", "qwen3", "gpt2"]
 FIXTURES = pathlib.Path(__file__).resolve().parent / "fixtures"
-BF16_BOUND = 1.0  # nats at T = 1, as measured: README
+BF16_BOUND = 2.0  # nats at T = 1, as measured: README
 TEXT = "The capital of France is Paris. The capital of Germany is"
 
 
