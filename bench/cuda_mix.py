@@ -111,7 +111,7 @@ def number(value):
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def request(counts, n, done, ideal):
+def request(n, done, ideal):
     """What a request took, and what it would have without waste."""
     return f"{number(done / n)} ({number(ideal / n)})" if n else "-"
 
@@ -120,8 +120,8 @@ def row(kernel, counts):
     c = dict(zip(count_names(), counts, strict=True))
     cells = [c["warp_instructions"], *(sum(c[unit] for unit in units) for units in COLUMNS.values())]
     sectors = c["global_load_sectors"] + c["global_store_sectors"]
-    requests = [request(c, c["global_loads"] + c["global_stores"], sectors, c["global_sectors_ideal"]),
-                request(c, c["shared_requests"], c["shared_wavefronts"], c["shared_wavefronts_ideal"])]
+    requests = [request(c["global_loads"] + c["global_stores"], sectors, c["global_sectors_ideal"]),
+                request(c["shared_requests"], c["shared_wavefronts"], c["shared_wavefronts_ideal"])]
     return f" *   {kernel:26}" + "".join(f"{number(cell):>8}" for cell in cells) + "".join(f"{r:>14}" for r in requests)
 
 

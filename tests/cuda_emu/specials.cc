@@ -1,3 +1,5 @@
+// See specials.h.
+
 #include "specials.h"
 
 namespace emu {
