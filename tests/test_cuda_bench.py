@@ -100,6 +100,29 @@ def test_launches_of_a_layer(table):
             assert sum(row[0] for row in rows.values()) == 16 + 9
 
 
+SAID = """ptxas info    : Compiling entry function 'good' for 'sm_80'
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 1024 bytes smem, 400 bytes cmem[0]
+ptxas info    : Compiling entry function 'other' for 'sm_80'
+    {} bytes stack frame, {} bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 255 registers, 400 bytes cmem[0]"""
+
+
+@pytest.mark.parametrize("stack, spilled", [(0, 0), (16, 0), (0, 8), (16, 8)])
+def test_a_spill_or_a_stack_frame_fails_the_build(stack, spilled, tmp_path):
+    """cubin.cmake with an assembler that says so."""
+    nvcc, cubin = tmp_path / "nvcc", tmp_path / "kernels.cubin"
+    nvcc.write_text(f"#!/bin/sh\ntouch {cubin}\ncat >&2 <<'END'\n{SAID.format(stack, spilled)}\nEND\n")
+    nvcc.chmod(0o755)
+    command = ["cmake", f"-DNVCC={nvcc}", "-DARCHITECTURE=80", "-DPTX=kernels.ptx", f"-DCUBIN={cubin}", "-P", ROOT / "cuda/cubin.cmake"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == cubin.exists() == (stack == spilled == 0)
+    assert re.findall(r"other: (.*)", done.stderr) == [
+        *([f"{stack} bytes stack frame"] if stack else []), *([f"{spilled} bytes spill stores"] if spilled else [])]
+    assert "good:" not in done.stderr
+    assert (tmp_path / "kernels.cubin.def").read_text() == "RESOURCE(80, good, 40, 1024)\nRESOURCE(80, other, 255, 0)\n"
+
+
 def test_a_finished_build_is_finished(build):
     """./dev asks `ninja -n` whether to say that it builds: with folders that are globbed anew it never has nothing to do."""
     rules = (build / "build.ninja").read_text()
