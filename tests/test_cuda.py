@@ -146,7 +146,8 @@ def test_bf16_is_what_its_model_computes(name, emulated, logitd, model_path, tmp
     kernels = np.array([row["full"][0] for row in reply["results"][0]["positions"]])
     apart = np.abs(kernels - logits).max(-1)
     assert cost.min() > 0.02
-    assert (apart <= 5e-5).mean() >= 0.75 and (apart <= cost / 2).all(), (apart, cost)
+    # An arithmetic that differs anywhere differs at every position by about the cost.
+    assert (apart <= 5e-5).mean() >= 1 / 3 and (apart <= cost / 2).all(), (apart, cost)
 
 
 @pytest.mark.long
