@@ -7,10 +7,10 @@
  * rates of f64 and of conversions: its table of arithmetic throughput (16 conversions a clock, taken for every device).
  * The L2 and clock of the B200 are as others report them.
  *
- * mma_share. mma.sync reaches the whole rate on 8.x. On 9.0 only wgmma does; 63 % is assumed for mma.sync, as Luo et al.
- * (arXiv 2402.13499 and 2501.12084) are remembered to have measured: the papers were found again, the figure was not. On
- * 10.0 only tcgen05 does, and no figure for mma.sync was found: it is assumed to have Hopper's rate for each multiprocessor
- * and clock, which is 31 % of the B200's peak.
+ * mma_share. mma.sync reaches the whole rate on 8.x. On 9.0 only wgmma does; 63 % is assumed for mma.sync, as Luo et
+ * al. (arXiv 2402.13499 and 2501.12084) are remembered to have measured: the papers were found again, the figure was
+ * not. On 10.0 only tcgen05 does, and no figure for mma.sync was found: it is assumed to have Hopper's rate for each
+ * multiprocessor and clock, which is 31 % of the B200's peak.
  */
 #include "cuda_gpus.h"
 #include "util.h"
