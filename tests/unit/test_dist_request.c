@@ -217,7 +217,7 @@ static void accept_is_negotiated(void **state) {
     (void)state;
     static const struct {
         const char *accept;
-        int format; // -1: refused
+        reply_format format;
     } cases[] = {
         {NULL, FORMAT_JSON},
         {"", FORMAT_JSON},
@@ -233,17 +233,15 @@ static void accept_is_negotiated(void **state) {
         {"application/vnd.safetensors, */*;q=0.1", FORMAT_SAFETENSORS},
         {"application/vnd.safetensors", FORMAT_SAFETENSORS},
         {"application/json;q=0.9, application/vnd.safetensors;Q=0.95;x=\"a,b\"", FORMAT_SAFETENSORS},
-        {"text/plain", -1},
-        {"*/*;q=0", -1},
-        {"application/json;q=x", -1},
+        {"text/plain", FORMAT_JSON}, // none of them: the default
+        {"*/*;q=0", FORMAT_JSON},
+        {"application/json;q=x, application/x-ndjson;q=0", FORMAT_JSON},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         dist_request r;
         logitd_error err;
-        logitd_status status = parse("{\"prompt\":\"a\"}", cases[i].accept, &r, &err);
-        int got = status ? -1 : (int)r.format;
-        if (got != cases[i].format) fail_msg("%s: %d", cases[i].accept, got);
-        if (status) assert_non_null(strstr(err.message, "application/x-ndjson"));
+        assert_int_equal(parse("{\"prompt\":\"a\"}", cases[i].accept, &r, &err), LOGITD_OK);
+        if (r.format != cases[i].format) fail_msg("%s: %d", cases[i].accept, (int)r.format);
         dist_request_free(&r);
     }
     dist_request r;
