@@ -133,8 +133,9 @@ def test_ctrl_c_is_told_on_stderr_and_not_in_the_log(env, checkout, bin_folder):
     script(bin_folder / "apt-get", "touch started; exec sleep 600")
     folder = pathlib.Path(checkout).parent
     process = subprocess.Popen(
-        [checkout, "build"], env=env, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [checkout, "build"], env=env, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     while not (folder / "started").exists():
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
