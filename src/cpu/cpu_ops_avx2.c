@@ -4,7 +4,7 @@
 #define CPU_LEVEL       avx2
 #define CPU_LANES       8
 #define CPU_BLOCK_N     6
-#define CPU_SINGLE_ROWS 2
+#define CPU_SINGLE_ROWS 5
 #define CPU_PAIRS
 
 static _Bool supported(void) {
