@@ -17,6 +17,16 @@ import urllib.parse
 START_S = 600  # opening a model: hashing and mapping it, also under a sanitizer
 STOP_S = 600
 REQUEST_S = 900  # whole-text requests, also under a sanitizer on a shared machine
+PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
+
+
+def wait_until(condition, what="the condition", every_s=0.02):
+    """Until it is true of something; returns that."""
+    end = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} never came"
+        time.sleep(every_s)
+    return value
 
 
 class Reply:
@@ -90,10 +100,7 @@ class Server:
     def wait_at_rest(self):
         """Until no other request is in flight. The server closes a request's books (counts, log line, memory) after its
         last byte is sent, so a client that has its reply may still be ahead of them. Needs no key."""
-        end = time.monotonic() + REQUEST_S
-        while not re.search(rb"^logitd_requests_in_flight 1$", self.get("/metrics").body, re.MULTILINE):
-            assert time.monotonic() < end, "requests are still in flight"
-            time.sleep(0.01)
+        wait_until(lambda: re.search(rb"^logitd_requests_in_flight 1$", self.get("/metrics").body, re.MULTILINE), "rest")
 
     def distribution(self, **body):
         """POST /distribution that must succeed; the reply's JSON."""

@@ -3,7 +3,6 @@ are Client's.
 """
 
 import asyncio
-import time
 
 import httpx
 import logitd
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from logitd._replies import VOCABS, FullReader, LineReader
 from logitd._requests import positions_of
+from serving import wait_until
 
 TEXT = "The cat — «naïve» 𓀀 sat.\nint x = 3;\n"
 T = [0.5, 1.0, 2.0]
@@ -178,10 +178,7 @@ def test_stream_is_the_whole_reply(client):
 def test_leaving_a_stream_ends_the_request(server, client):
     for _ in client.stream("word " * 200, top_n=1):
         break
-    end = time.monotonic() + 600
-    while server.get("/health").json()["jobs"]["held"] > 0:
-        assert time.monotonic() < end, "the request is still held"
-        time.sleep(0.01)
+    wait_until(lambda: server.get("/health").json()["jobs"]["held"] == 0)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])

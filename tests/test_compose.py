@@ -24,11 +24,10 @@ import urllib.parse
 import arch_models
 import pytest
 import yaml
-from serving import Server
+from serving import PATIENCE_S, Server, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCKER = ROOT / "docker"
-PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 N_CLIENTS = 8
 LONG = "The quick brown fox jumps over the lazy dog. " * 5
 
@@ -54,14 +53,6 @@ def put(text, **changes):
         assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
         text = text.replace(old, new)
     return text
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"never came: {what}"
-        time.sleep(0.05)
-    return value
 
 
 class Program:

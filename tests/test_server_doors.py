@@ -7,11 +7,10 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 
 import arch_models
 import pytest
-from serving import Server
+from serving import Server, wait_until
 
 ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdef", "carol-0123456789abcdef"
 ORIGIN = "https://lab.example"
@@ -38,13 +37,6 @@ def plain(logitd, tiny):
 
 def bearer(key):
     return {"Authorization": f"Bearer {key}"}
-
-
-def wait_until(condition, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came"
-        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------------------------------------------------- Host

@@ -15,11 +15,10 @@ import time
 
 import arch_models
 import pytest
-from serving import Server
+from serving import PATIENCE_S, Server, wait_until
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
 ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # a prompt is many steps: time for something to happen in between
-PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 ENDLESS = [LONG] * 900  # half a minute of them; nobody waits for their end
 
 
@@ -58,13 +57,6 @@ def stable(body):
 
 def health(server):
     return server.get("/health").json()
-
-
-def wait_until(condition):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "the condition never came"
-        time.sleep(0.01)
 
 
 def test_pipelining(server):

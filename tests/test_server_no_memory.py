@@ -14,10 +14,9 @@ import zlib
 import arch_models
 import pytest
 
-from serving import Server
+from serving import PATIENCE_S, Server
 
 FIELDS = ("countdown", "for_good", "n_live", "n_failed", "in_library")
-PATIENCE_S = 600
 MOST_ALLOCATIONS = 2000  # of one request
 
 TEXT = "The quick brown fox jumps. "

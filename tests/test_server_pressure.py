@@ -7,15 +7,14 @@ import os
 import pathlib
 import re
 import socket
-import time
 
 import arch_models
 import pytest
+from serving import PATIENCE_S, wait_until
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
 ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # some thousand a second: 900 prompts of LONG take half a minute
 IDLERS = ("--max-header-s", 3600, "--max-stall-s", 3600)  # connections that say nothing may stay
-PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +62,6 @@ def jobs(server):
             return server.get("/health").json()["jobs"]
         except (OSError, http.client.HTTPException):
             assert server.process.poll() is None, server.log()
-
-
-def wait_until(condition):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "the condition never came"
-        time.sleep(0.02)
 
 
 def is_cut(connection, send=b""):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 from safetensors.numpy import load
-from serving import Server
+from serving import Server, wait_until
 
 TEXT = "The cat — «naïve» 𓀀 sat.\n"
 T = [0.5, 1.0, 2.0]
@@ -192,13 +192,6 @@ def open_reply(server, body, receive_bytes=None):
     reply = http.client.HTTPResponse(s)
     reply.begin()
     return s, reply
-
-
-def wait_until(condition, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came"
-        time.sleep(0.01)
 
 
 def test_a_full_reply_comes_as_it_is_computed(tiny):

@@ -19,9 +19,8 @@ import time
 import arch_models
 import pytest
 import zstandard
-from serving import Server
+from serving import PATIENCE_S, Server, wait_until
 
-PATIENCE_S = 600  # ends a test that hangs; nothing is measured by it
 LONG = "The quick brown fox jumps over the lazy dog. " * 5
 N_HALF_OPEN = 10_000
 N_SOURCES = 10  # loopback addresses, each a client of its own
@@ -41,13 +40,6 @@ def server(logitd, tiny):
 def connect(server, source=None):
     host, port = server.netloc.split(":")
     return socket.create_connection((host, int(port)), timeout=PATIENCE_S, source_address=source and (source, 0))
-
-
-def wait_until(condition, every=0.02):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "the condition never came"
-        time.sleep(every)
 
 
 def n_files(server):
@@ -120,7 +112,7 @@ def test_ten_thousand_half_open_connections(start_server, tiny, logitd):
         held = [connect(server, f"127.0.1.{1 + i % N_SOURCES}") for i in range(n)]
         for s in held:
             s.sendall(b"GET /health HTTP/1.1\r\nX-Half: ")
-        wait_until(lambda: n_files(server) >= before + n, every=0.3)
+        wait_until(lambda: n_files(server) >= before + n, every_s=0.3)
         asked = time.monotonic()
         assert server.distribution(prompt="a right request", top_n=1)["usage"]["prompt_tokens"] > 0
         assert time.monotonic() - asked < 60  # some milliseconds of work
