@@ -17,14 +17,15 @@
  *   tests quantised_matmul, quantised_poison of tests/unit/test_backend_ops.c
  *   counted for each thread (bench/cuda_mix.py):
  *                               issued     mma   float     int special  memory    rest       sectors    wavefronts
- *   pack_limbs                    5.63    0.00    0.23    3.27    0.13    0.03    1.96   5.30 (4.51)             -
+ *   pack_limbs                    5.50    0.00    0.23    3.27    0.13    0.03    1.84   5.30 (4.51)             -
  *   pack_bf16                     2.23    0.00    0.22    0.70    0.07    0.03    1.22   7.89 (4.65)             -
  */
 __device__ __forceinline__ void load_inputs(float (&x)[4], const pack_params &p, int row, int k0) {
     const float *from = p.x + (int64_t)row * p.n_in + k0;
     if (p.n_in % 4 == 0) { // any real model: a row begins at 16 bytes
         const bool inside = row < p.n_rows && k0 < p.n_in;
-        *(float4 *)x = inside ? *(const float4 *)from : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        const float4 v = inside ? *(const float4 *)from : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
         return;
     }
 #pragma unroll
