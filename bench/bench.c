@@ -175,9 +175,21 @@ static logitd_status write_json(const report *r, const char *path, logitd_error 
     return ok ? LOGITD_OK : error_set(err, LOGITD_EIO, "%s cannot be written: %s", path, strerror(errno));
 }
 
+/// Before the work, which takes minutes: whether its figures can be written. Changes nothing in a file that is there.
+static logitd_status check_json(const command *c, logitd_error *err) {
+    if (!c->json || strcmp(c->json, "-") == 0) return LOGITD_OK;
+    const char *path = c->bench.engine.model_path;
+    if (path && util_same_file(c->json, path))
+        return error_set(err, LOGITD_EINVAL, "--json is %s, which is the model; name another file", c->json);
+    FILE *f = fopen(c->json, "a");
+    if (f) fclose(f);
+    return f ? LOGITD_OK : error_set(err, LOGITD_EIO, "%s cannot be written: %s", c->json, strerror(errno));
+}
+
 static logitd_status run(command *c, logitd_error *err) {
     bench *b = &c->bench;
-    logitd_status status = needs_model(c->only) ? read_model(b, err) : LOGITD_OK;
+    logitd_status status = check_json(c, err);
+    if (!status && needs_model(c->only)) status = read_model(b, err);
     for (size_t i = 0; i < ARRAY_LEN(sections) && !status; i++) {
         if (!listed(c->only, sections[i].name)) continue;
         const bool on_cpu = sections[i].run != section_cuda;
@@ -196,7 +208,9 @@ int main(int argc, char **argv) {
     if (wrong >= 0) return wrong;
     c.bench.report = report_create(c.json && strcmp(c.json, "-") == 0 ? NULL : stdout);
     ASSERT(c.bench.report);
-    const logitd_status status = run(&c, &err);
+    logitd_status status = run(&c, &err);
+    if (!status && (fflush(stdout) != 0 || ferror(stdout)))
+        status = error_set(&err, LOGITD_EIO, "cannot write stdout: %s", strerror(errno));
     if (status) fprintf(stderr, "logitd-bench: %s\n", err.message);
     report_free(c.bench.report);
     return status ? 1 : 0;

@@ -4,6 +4,7 @@ Standard library only. report.h says what a case holds; this file adds the same 
 Does not measure anything.
 """
 
+import argparse
 import json
 import pathlib
 
@@ -23,6 +24,16 @@ def read(path):
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or "cases" not in document:
         raise BenchFileError(f"{path} is no result of this bench: it must be an object with \"schema\": {SCHEMA} and \"cases\"")
     return document
+
+
+def result_file(text):
+    """Type of an option: a path that can be written, found out before minutes of work. A file that is there stays as it is."""
+    path = pathlib.Path(text)
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from None
+    return path
 
 
 def key(case):

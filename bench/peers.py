@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "oracle")]
 
 import stats  # noqa: E402  (after the path)
-from cases import SCHEMA, quantile, timed  # noqa: E402
+from cases import SCHEMA, quantile, result_file, timed  # noqa: E402
 from oracle import Oracle  # noqa: E402
 from peer_models import LlamaCpp, Logitd, Transformers  # noqa: E402
 from serving import Server  # noqa: E402
@@ -43,7 +43,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--precision", default="exact", help="of logitd, comma-separated")
-    p.add_argument("--json", type=pathlib.Path)
+    p.add_argument("--json", type=result_file)
     args = p.parse_args()
     args.model = args.model.resolve()
     if args.tokens < 2 or args.rounds < 1:

@@ -16,7 +16,7 @@ import tempfile
 
 import clients
 import compare
-from cases import BenchFileError, read
+from cases import BenchFileError, read, result_file
 from serving import Server  # clients.py put tests/ in the path
 
 CLIENTS = "clients"
@@ -33,7 +33,7 @@ def arguments(argv):
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--precision", default="exact")
     p.add_argument("--clients", default="1,8,32,128", help="numbers of HTTP clients (default 1,8,32,128)")
-    p.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all results there")
+    p.add_argument("--json", type=result_file, metavar="FILE", help="write all results there")
     p.add_argument("--plots", type=pathlib.Path, metavar="DIR", help="draw them as SVG there")
     p.add_argument("--compare", type=pathlib.Path, metavar="OLD.json", help="then say what changed since that run")
     args, args.native = p.parse_known_args(argv)

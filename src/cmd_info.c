@@ -231,7 +231,7 @@ int cmd_info(int argc, char **argv) {
     static const char usage[] = "usage: logitd info MODEL.gguf\n";
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(usage, stdout);
-        return 0;
+        return options_shown();
     }
     if (argc != 2 || argv[1][0] == '-') {
         fprintf(stderr, "logitd info: one model file is needed; %s", usage);

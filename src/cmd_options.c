@@ -91,6 +91,12 @@ int options_wrong(const char *command, int option, char **argv) {
     return 2;
 }
 
+int options_shown(void) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+    fprintf(stderr, "logitd: cannot write stdout: %s\n", strerror(errno));
+    return 1;
+}
+
 void progress_draw(double fraction, const char *text) {
     enum { WIDTH = 40 };
     char bar[WIDTH + 1];

@@ -8,6 +8,7 @@
 #include "enc_reply.h"
 #include "limits.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static int read_options(int argc, char **argv, score_options *o) {
         if (option == '?' || option == ':') return options_wrong("score", option, argv);
         if (option == OPTION_HELP) {
             print_help();
-            return 0;
+            return options_shown();
         }
         if (!read_option(option, o)) return 2;
     }
@@ -132,6 +133,26 @@ static logitd_status read_text(const char *path, buffer *out, logitd_error *err)
     if (out->len <= (size_t)limits.body_bytes) return LOGITD_OK;
     return error_set(err, LOGITD_ETOOLARGE, "%s has more than %lld bytes, which is the limit", name,
                      (long long)limits.body_bytes);
+}
+
+/// Opens what is written to before the work, which may take long. A file keeps what it holds until empty_out. NULL:
+/// said why.
+static FILE *open_out(const score_options *o) {
+    if (!o->out) return stdout;
+    if (util_same_file(o->out, o->file ? o->file : "/dev/stdin") || util_same_file(o->out, o->engine.model_path)) {
+        fprintf(stderr, "logitd score: --out is %s, which holds the text or the model; name another file\n", o->out);
+        return NULL;
+    }
+    const int fd = open(o->out, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    FILE *out = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (!out) fprintf(stderr, "logitd score: cannot open %s: %s\n", o->out, strerror(errno));
+    return out;
+}
+
+/// The reply is there: what the file held goes. Devices and pipes hold nothing.
+static logitd_status empty_out(const score_options *o, FILE *out, logitd_error *err) {
+    if (!o->out || ftruncate(fileno(out), 0) == 0 || errno == EINVAL) return LOGITD_OK;
+    return error_set(err, LOGITD_EIO, "cannot write %s: %s", o->out, strerror(errno));
 }
 
 // ------------------------------------------------------------------------------------------------------- the work
@@ -239,6 +260,7 @@ static logitd_status score(logitd_engine *engine, const score_options *o, FILE *
         status = logitd_job_create(engine, &request.request, &job, err);
     }
     if (!status) status = run(engine, job, err);
+    if (!status) status = empty_out(o, out, err);
     if (!status) status = write_reply(engine, o, &request, job, out, err);
     if (job) logitd_withdraw(engine, job, NULL);
     logitd_job_free(job);
@@ -251,11 +273,8 @@ int cmd_score(int argc, char **argv) {
     score_options o = {.temperatures = {1.0}, .n_temperatures = 1, .top_n = 20, .table = true};
     int exit_status = read_options(argc, argv, &o);
     if (exit_status >= 0) return exit_status;
-    FILE *out = o.out ? fopen(o.out, "wb") : stdout; // before the work, which may take long
-    if (!out) {
-        fprintf(stderr, "logitd score: cannot open %s: %s\n", o.out, strerror(errno));
-        return 1;
-    }
+    FILE *out = open_out(&o);
+    if (!out) return 1;
     logitd_engine *engine = options_open(&o.engine);
     if (!engine) return 1;
     logitd_error err = {0};

@@ -134,7 +134,7 @@ static int read_options(int argc, char **argv, serve_options *out) {
         if (options_engine(option, optarg, &out->engine) == 2 || !read_server_option(option, out)) return 2;
         if (option == OPTION_HELP) {
             print_help();
-            return 0;
+            return options_shown();
         }
     }
     if (optind < argc) return options_wrong("serve", 0, argv);
@@ -204,7 +204,7 @@ static logitd_status listen_and_wait(service *shared, const serve_options *optio
     logitd_status status = http_server_create(&http, &server, err);
     if (status) return status;
     printf("listening on %s\n", http_server_url(server));
-    fflush(stdout);
+    if (fflush(stdout) != 0) log_line(LOG_WARN, "cannot write stdout; listening on %s", http_server_url(server));
     notify_manager("READY=1");
     const bool patient = wait_for_the_end(shared, options->drain_delay_s);
     const sigset_t ending = signal_set(false);

@@ -32,6 +32,8 @@ int options_engine(int option, const char *value, logitd_options *out);
 bool options_int(const char *name, const char *text, long min, long max, int *out);
 /// After getopt_long gave '?' or ':', or words were left over: says it in a sentence. Always 2.
 int options_wrong(const char *command, int option, char **argv);
+/// After stdout was given all that was asked for (help, a version): the exit status, 1 if it could not be written.
+int options_shown(void);
 /// A bar on stderr, which is a terminal, in place of the last one.
 void progress_draw(double fraction, const char *text);
 void progress_clear(void);

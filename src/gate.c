@@ -56,7 +56,9 @@ static logitd_status read_keys(const char *path, key *keys, int *n, logitd_error
     *n = 0;
     for (int i = 1; !status && fgets(line, sizeof line, file); i++) {
         bool skip = false, whole = strchr(line, '\n') || feof(file);
-        if (!whole || *n == KEYS_MAX || !read_line(line, &keys[*n], &skip)) {
+        if (*n == KEYS_MAX) {
+            status = error_set(err, LOGITD_EINVAL, "the file of keys %s holds more than %d keys", path, KEYS_MAX);
+        } else if (!whole || !read_line(line, &keys[*n], &skip)) {
             status =
                 error_set(err, LOGITD_EINVAL,
                           "line %d of %s is not \"name key\": a name of at most %d letters, digits, dots, dashes and "
@@ -67,6 +69,8 @@ static logitd_status read_keys(const char *path, key *keys, int *n, logitd_error
         }
     }
     explicit_bzero(line, sizeof line);
+    if (!status && ferror(file))
+        status = error_set(err, LOGITD_EIO, "cannot read the file of keys %s: %s", path, strerror(errno));
     fclose(file);
     if (!status && *n == 0) status = error_set(err, LOGITD_EINVAL, "the file of keys %s holds no key", path);
     return status;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -470,4 +471,10 @@ uint64_t util_resident_bytes(void) {
     if (file && fscanf(file, "%llu %llu", &total, &resident) != 2) resident = 0; // NOLINT(cert-err34-c)
     if (file) fclose(file);
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+bool util_same_file(const char *a, const char *b) {
+    struct stat of_a, of_b;
+    return stat(a, &of_a) == 0 && stat(b, &of_b) == 0 && S_ISREG(of_a.st_mode) && of_a.st_dev == of_b.st_dev &&
+           of_a.st_ino == of_b.st_ino;
 }

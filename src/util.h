@@ -119,4 +119,7 @@ uint64_t util_cgroup_bytes(const char *membership, const char *mount);
 /// Memory of this process that is in RAM now, the mapped files included (RSS).
 uint64_t util_resident_bytes(void);
 
+/// Whether two paths lead to one regular file: what is written by one of them then destroys what is read by the other.
+bool util_same_file(const char *a, const char *b);
+
 #endif

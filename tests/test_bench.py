@@ -136,12 +136,34 @@ def test_json_to_stdout_is_all_there_is(bench, model):
         (["--model", "m", "--seconds", "1s"], 2, 'logitd-bench: --seconds is "1s"; it must be a number from 0 to 3600'),
         (["--model", "m", "--only", "decode,gemm"], 2, 'logitd-bench: --only is "decode,gemm"; it must be some of peaks, '
          "matmul, projection, profile, requests, decode, threads, cuda"),
+        (["--model", "m", "--json", "/none/x"], 1, "logitd-bench: /none/x cannot be written: No such file or directory"),
         (["--model", "/none.gguf"], 1, "logitd-bench: /none.gguf: cannot be opened: No such file or directory"),
     ],
 )
 def test_wrong_options_get_one_sentence(bench, args, status, sentence):
     done = run(bench, *args)
     assert (done.returncode, done.stdout if status == 2 else "", done.stderr) == (status, "", sentence + "\n")
+
+
+def test_what_is_written_to_is_looked_at_before_the_work(bench, model, tmp_path):
+    before = model.read_bytes()
+    done = run(bench, "--model", model, "--json", model)
+    assert (done.returncode, done.stderr) == (1, f"logitd-bench: --json is {model}, which is the model; name another file\n")
+    assert model.read_bytes() == before
+    results = tmp_path / "results.json"
+    results.write_text("of yesterday")
+    assert run(bench, "--model", "/none.gguf", "--json", results).returncode == 1
+    assert results.read_text() == "of yesterday"
+    command = [sys.executable, ROOT / "bench" / "run.py", "--model", "/none.gguf", "--json", "/none/x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.endswith("argument --json: /none/x cannot be written: No such file or directory\n")
+
+
+def test_a_table_that_cannot_be_written_is_a_failure(bench, model):
+    with open("/dev/full", "w") as full:
+        command = [bench, "--model", model, "--only", "threads", "--tokens", "4", "--seconds", "0", "--threads", "1"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=1200, check=False)
+    assert (done.returncode, done.stderr) == (1, "logitd-bench: cannot write stdout: No space left on device\n")
 
 
 # ------------------------------------------------------------------------------------------------------- comparisons

@@ -79,6 +79,45 @@ def test_failures_are_sentences(score, args, text, words):
     assert message.startswith("logitd score: ") and all(word in message for word in words), message
 
 
+@pytest.mark.parametrize("args, text", [(["--model", "/nonexistent"], TEXT), ([], b"a\xffb"), (["--ctx", "1"], TEXT)])
+def test_a_failure_leaves_the_file_as_it_was(score, tmp_path, args, text):
+    out = tmp_path / "results.json"
+    out.write_text("of yesterday")
+    assert score("--out", out, *args, text=text).returncode == 1
+    assert out.read_text() == "of yesterday"
+
+
+def test_a_shorter_reply_replaces_all_of_a_file(score, tmp_path):
+    out = tmp_path / "results.json"
+    out.write_text("of yesterday" * 1000)
+    assert score("--out", out, "--format", "json", "--top-n", "0", text="a").returncode == 0
+    assert json.loads(out.read_bytes())["results"][0]["tokens"][0]["text"] == "a"
+
+
+def test_what_is_read_is_not_written(score, logitd, model_path, tmp_path):
+    """--out emptied the text, or the model, before it was read."""
+    text, link = tmp_path / "text", tmp_path / "link"
+    text.write_text(TEXT, encoding="utf-8")
+    link.symlink_to(text)
+    for args in (["--file", text, "--out", text], ["--file", link, "--out", text], ["--model", text, "--out", link]):
+        done = score(*args)
+        assert done.returncode == 1
+        assert done.stderr.decode() == f"logitd score: --out is {args[3]}, which holds the text or the model; name another file\n"
+    with text.open() as stdin:
+        command = [logitd, "score", "--model", model_path("smollm2"), "--out", text]
+        assert subprocess.run(command, stdin=stdin, capture_output=True, check=False).returncode == 1
+    assert text.read_text(encoding="utf-8") == TEXT
+
+
+def test_without_stderr_the_log_goes_nowhere(logitd, model_path, tmp_path):
+    """The file of --out was opened under the number of stderr, and the log's lines went into it."""
+    text, out = tmp_path / "text", tmp_path / "out"
+    text.write_text("a")
+    command = 'exec "$0" score --model "$1" --file "$2" --out "$3" --format json --log-level debug 2>&-'
+    subprocess.run(["sh", "-c", command, logitd, model_path("smollm2"), text, out], check=True)
+    assert json.loads(out.read_bytes())["usage"]["prompt_tokens"] == 1
+
+
 @pytest.mark.parametrize("args, words", [
     (["--bogus"], ["--bogus", "no option"]),
     (["--top-n"], ["--top-n", "needs a value"]),
@@ -114,3 +153,7 @@ def test_main(logitd):
     for command in ("serve", "score", "info"):
         assert run(command, "--help").returncode == 0
         assert run(command).returncode == 2
+    for args in (["--version"], ["--help"], ["serve", "--help"], ["score", "--help"], ["info", "--help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([logitd, *args], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, "logitd: cannot write stdout: No space left on device\n")

@@ -153,11 +153,14 @@ def test_keys_are_rotated_by_sighup(start_server, tiny, keys_file):
 @pytest.mark.parametrize("text, words", [
     ("", "no key"), ("# nobody\n", "no key"), ("alice\n", "line 1"), ("# x\nalice " + ALICE + " more\n", "line 2"),
     ("alice short\n", "16 to 256"), ("a/b " + ALICE + "\n", "line 1"), ("alice " + "x" * 257, "line 1"), ("alice " + "x" * 9999, "line 1"),
-    ("alice caf\u00e9-0123456789abcdef\n", "line 1"), (None, "cannot open"),
+    ("alice caf\u00e9-0123456789abcdef\n", "line 1"), (None, "cannot open"), ("folder", "cannot read the file of keys"),
+    (f"alice {ALICE}\n" * 10001, "more than 10000 keys"),
 ])  # fmt: skip
 def test_a_wrong_file_of_keys(logitd, tiny, tmp_path, text, words):
     path = tmp_path / "keys"
-    if text is not None:
+    if text == "folder":
+        path.mkdir()
+    elif text is not None:
         path.write_text(text)
     done = subprocess.run([logitd, "serve", "--model", tiny, "--port", "0", "--api-keys", path],
                           capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
