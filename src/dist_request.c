@@ -71,13 +71,12 @@ static logitd_status read_choice(parse *p, const json_node *node, const char *pa
 // ---------------------------------------------------------------------------------------------------- small fields
 
 static logitd_status read_format(parse *p, const json_node *node) {
-    const char *name;
-    if (!node) {
-        p->out->format = reply_format_accepted(p->accept, FORMATS_ALL);
-        return LOGITD_OK;
-    }
-    logitd_status status = json_read_string(node, "format", &name, p->err);
-    return status ? status : reply_format_named(name, FORMATS_ALL, &p->out->format, p->err);
+    const char *names[N_FORMATS];
+    for (int i = 0; i < N_FORMATS; i++) names[i] = reply_formats[i].name;
+    size_t choice = reply_format_accepted(p->accept, FORMATS_ALL);
+    logitd_status status = node ? read_choice(p, node, "format", names, N_FORMATS, &choice) : LOGITD_OK;
+    p->out->format = (reply_format)choice;
+    return status;
 }
 
 static logitd_status read_dtype(parse *p, const json_node *node) {

@@ -24,6 +24,7 @@
 
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
 #define PEM_BYTES_MAX      (1 << 20)   // of a certificate chain or a key
+#define ALLOW_BYTES        64          // of an Allow header
 #define DISCARD_BODIES     8 // times the limit, of a refused body, read so that the client gets to see the reply
 
 typedef struct exchange {
@@ -312,7 +313,7 @@ static bool add_headers(const exchange *e, struct MHD_Response *response, conten
         i += strlen(name) + strlen(value) + 2;
     }
     if (http_conn_crowd(e->conn)) added &= add_header(response, MHD_HTTP_HEADER_CONNECTION, "close"); // it makes room
-    char allow[64];
+    char allow[ALLOW_BYTES];
     list_allowed(e, allow, sizeof allow);
     if (e->x.status == 405) added &= add_header(response, MHD_HTTP_HEADER_ALLOW, allow);
     return added;
@@ -414,11 +415,14 @@ static const http_route *find_route(const exchange *e, const char *method, bool 
 static bool refuse_body(exchange *e) {
     const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
     const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *coding = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_ENCODING);
     uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
     if (n_bytes > (uint64_t)limits.body_bytes) {
         refuse_too_large(e, n_bytes, "");
     } else if (mem_is_scarce()) {
         refuse_for_memory(e);
+    } else if (coding && strcasecmp(coding, "identity") != 0) {
+        http_fail(&e->x, 415, "", "the Content-Encoding is %.80s; send the body as it is, without one", coding);
     } else if (!is_json_type(type)) {
         http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
                   type ? type : "missing");
@@ -440,10 +444,11 @@ static void route_request(exchange *e) {
     } else if (o->admit && !o->admit(&e->x, route)) {
         return;
     } else if (!path_known) {
-        http_fail(&e->x, 404, "", "there is nothing at %.200s", e->x.path);
+        http_fail(&e->x, 404, "", "there is nothing at %.200s; /openapi.json lists what there is", e->x.path);
     } else if (!route) {
-        http_fail(&e->x, 405, "", "%.200s does not take %.20s; the Allow header has what it takes", e->x.path,
-                  e->x.method);
+        char allow[ALLOW_BYTES];
+        list_allowed(e, allow, sizeof allow);
+        http_fail(&e->x, 405, "", "%.200s does not take %.20s; it takes %s", e->x.path, e->x.method, allow);
     } else if (strcmp(wanted, "GET") == 0 || !refuse_body(e)) {
         e->route = route;
     }
@@ -565,7 +570,10 @@ static logitd_status open_socket(http_server *s, logitd_error *err) {
     snprintf(port, sizeof port, "%d", s->options.port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
     int failure = getaddrinfo(host, port, &hints, &found);
-    if (failure) return error_set(err, LOGITD_EIO, "cannot listen on host \"%s\": %s", host, gai_strerror(failure));
+    if (failure) {
+        return error_set(err, LOGITD_EIO, "cannot listen on host \"%s\": %s; choose a name or address with --host",
+                         host, gai_strerror(failure));
+    }
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
     bool listening = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
                      bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0;

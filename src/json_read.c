@@ -42,9 +42,11 @@ static logitd_status scan_unicode_escape(scan *s) {
     int code = hex4(s, s->i + 1);
     if (code < 0) return error_set(s->err, LOGITD_EINVAL, "the \\u escape at byte %zu needs four hex digits", at);
     if (code == 0) {
-        return error_set(s->err, LOGITD_EINVAL,
-                         "the string with \\u0000 at byte %zu holds a NUL character, which no token has; leave it out",
-                         at);
+        return error_set(
+            s->err, LOGITD_EINVAL,
+            "the string with \\u0000 at byte %zu holds a NUL, which a text here cannot have; leave it out, or "
+            "send token ids",
+            at);
     }
     s->i += 5;
     if (code < 0xD800 || code > 0xDFFF) return LOGITD_OK;
@@ -65,8 +67,10 @@ static logitd_status scan_string(scan *s) {
     while (s->i < s->n && s->text[s->i] != '"') {
         uint8_t c = (uint8_t)s->text[s->i];
         if (c == 0) {
-            return error_set(s->err, LOGITD_EINVAL,
-                             "a string holds a NUL at byte %zu, which no token has; leave it out", s->i);
+            return error_set(
+                s->err, LOGITD_EINVAL,
+                "a string holds a NUL at byte %zu, which a text here cannot have; leave it out, or send token ids",
+                s->i);
         }
         if (c < 0x20) {
             return error_set(
@@ -163,11 +167,22 @@ static logitd_status check_text(const char *text, size_t n, logitd_error *err) {
 
 #define MAX_MEMBERS 64 // of one object: no request has more than a dozen fields, and keys are compared pairwise
 
+/// err->param of a fault inside `child`, the i-th of `node`, as seen from `node`.
+static void place_below(const json_node *node, const json_node *child, int i, logitd_error *err) {
+    char below[sizeof err->param];
+    memcpy(below, err->param, sizeof below);
+    if (cJSON_IsObject(node)) {
+        snprintf(err->param, sizeof err->param, "%.40s%s%s", child->string, *below && *below != '[' ? "." : "", below);
+    } else {
+        snprintf(err->param, sizeof err->param, "[%d]%s%s", i, *below && *below != '[' ? "." : "", below);
+    }
+}
+
 static logitd_status check_keys(const json_node *node, logitd_error *err) {
     int n = 0;
-    for (const cJSON *child = node->child; child; child = child->next) {
+    for (const cJSON *child = node->child; child; child = child->next, n++) {
         if (cJSON_IsObject(node)) {
-            if (++n > MAX_MEMBERS)
+            if (n >= MAX_MEMBERS)
                 return error_set(err, LOGITD_EINVAL, "an object holds more than %d members", MAX_MEMBERS);
             for (const cJSON *earlier = node->child; earlier != child; earlier = earlier->next) {
                 if (strcmp(earlier->string, child->string) != 0) continue;
@@ -177,7 +192,9 @@ static logitd_status check_keys(const json_node *node, logitd_error *err) {
         }
         if (!child->child) continue;
         logitd_status status = check_keys(child, err); // LIMIT_JSON_DEPTH bounds the recursion
-        if (status) return status;
+        if (!status) continue;
+        place_below(node, child, n, err);
+        return status;
     }
     return LOGITD_OK;
 }
@@ -301,8 +318,8 @@ logitd_status json_check_members(const json_node *object, const char *path, cons
         }
         if (likest) snprintf(near, sizeof near, " (did you mean %s?)", names[best]);
         snprintf(param, sizeof param, "%s%s%.40s", path, *path ? "." : "", member->string);
-        return error_set_param(err, LOGITD_EINVAL, param, "the field \"%.40s\" is unknown%s; the fields are %s",
-                               member->string, near, allowed);
+        return error_set_param(err, LOGITD_EINVAL, param, "the field \"%s\" is unknown%s; the fields are %s", param,
+                               near, allowed);
     }
     return LOGITD_OK;
 }

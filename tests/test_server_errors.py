@@ -1,5 +1,6 @@
 """Bad requests to a real server: status, `param` and words of the sentence, as a table; then what no table can hold."""
 
+import gzip
 import http.client
 import json
 
@@ -42,7 +43,7 @@ FIELDS = [
     ({"positions": 3}, "positions", "is 3"),
     ({"positions": None}, "positions", "null"),
     ({"positions": {"step": 0}}, "positions.step", "0"),
-    ({"positions": {"from": 0}}, "positions.from", "start"),
+    ({"positions": {"from": 0}}, "positions.from", '"positions.from" is unknown; the fields are start, stop, step'),
     ({"positions": {"start": "0"}}, "positions.start", "integer"),
     ({"temperatures": []}, "temperatures", "1 to 32"),
     ({"temperatures": [1] * 33}, "temperatures", "33"),
@@ -67,6 +68,7 @@ FIELDS = [
     ({"token_ids": "all"}, "token_ids", "array"),
     ({"stats": 1}, "stats", "true or false"),
     ({"format": "xml"}, "format", "ndjson"),
+    ({"format": None}, "format", 'is null; it must be "json", "ndjson" or "safetensors"'),
     ({"dtype": "int8"}, "dtype", "float16"),
     ({"promt": "x"}, "promt", "did you mean prompt"),
     ({"seed": 1}, "seed", "unknown"),
@@ -88,8 +90,11 @@ TEXTS = [
     (b"{", None, "not valid JSON"),
     (b'{"prompt":"a"} x', None, "byte 15"),
     (b'{"prompt":"a","prompt":"b"}', "prompt", "twice"),
-    (b'{"prompt":"a\\u0000b"}', None, "NUL"),
-    (b'{"prompt":"a\x00b"}', None, "NUL"),
+    (b'{"prompt":"a","positions":{"stop":1,"stop":2}}', "positions.stop", "twice"),
+    (b'{"prompt":[["a"],[1,{"k":1,"k":2}]]}', "prompt[1][1].k", "twice"),
+    (b'{"prompt":[[[{"k":{"l":1,"l":2}}]]]}', "prompt[0][0][0].k.l", "twice"),
+    (b'{"prompt":"a\\u0000b"}', None, "holds a NUL, which a text here cannot have; leave it out, or send token ids"),
+    (b'{"prompt":"a\x00b"}', None, "holds a NUL at byte 12, which a text here cannot have; leave it out, or send token ids"),
     (b'{"prompt":"a\nb"}', None, "control character"),
     (b'{"prompt":"\xff"}', None, "UTF-8 at byte 11"),
     (b'{"prompt":"\xc0\x80"}', None, "UTF-8 at byte 11"),
@@ -150,6 +155,14 @@ def test_content_type(server, content_type):
     assert "application/json" in error_of(server.post("/distribution", b'{"prompt":"a"}', headers), 415)["message"]
 
 
+def test_content_encoding(server):
+    """A compressed body was said to be no JSON."""
+    body = b'{"prompt":"a","top_n":0}'
+    error = error_of(server.post("/distribution", gzip.compress(body), {**JSON, "Content-Encoding": "gzip"}), 415)
+    assert error["message"] == "the Content-Encoding is gzip; send the body as it is, without one"
+    assert server.post("/distribution", body, {**JSON, "Content-Encoding": "identity"}).status == 200
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON", "application/json; charset=UTF-8"])
 def test_content_types_taken(server, content_type):
     body = b'{"prompt":"a","top_n":0}'
@@ -159,6 +172,8 @@ def test_content_types_taken(server, content_type):
 @pytest.mark.parametrize("method, path, status, allow", [
     ("GET", "/nowhere", 404, None),
     ("POST", "/distribution/", 404, None),
+    ("OPTIONS", "/distribution", 405, "POST"),
+    ("HEAD", "/tokenize", 405, "POST"),
     ("GET", "/distribution", 405, "POST"),
     ("DELETE", "/distribution", 405, "POST"),
     ("POST", "/health", 405, "GET, HEAD"),
@@ -166,8 +181,10 @@ def test_content_types_taken(server, content_type):
 ])  # fmt: skip
 def test_paths_and_methods(server, method, path, status, allow):
     reply = server.request(method, path, b"{}" if method != "GET" else None, JSON)
-    error_of(reply, status)
-    assert reply.headers["Allow"] == allow
+    assert reply.status == status and reply.headers["Allow"] == allow
+    if method != "HEAD":
+        sentence = error_of(reply, status)["message"]
+        assert sentence.endswith(f"it takes {allow}" if allow else "/openapi.json lists what there is")
 
 
 def test_home_page(server):

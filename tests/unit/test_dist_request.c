@@ -165,7 +165,7 @@ static void wrong_fields_are_named(void **state) {
         {"{\"prompt\":\"a\",\"token_ids\":[260]}", "token_ids[0]", "from 0 to 259"},
         {"{\"prompt\":\"a\",\"stats\":\"yes\"}", "stats", "true or false"},
         {"{\"prompt\":\"a\",\"format\":\"xml\"}", "format", "safetensors"},
-        {"{\"prompt\":\"a\",\"format\":3}", "format", "must be a string"},
+        {"{\"prompt\":\"a\",\"format\":3}", "format", "must be \"json\", \"ndjson\" or \"safetensors\""},
         {"{\"prompt\":\"a\",\"dtype\":\"float64\"}", "dtype", "\"float32\" or \"float16\""},
         {"{\"prompt\":\"a\",\"topn\":3}", "topn", "did you mean top_n"},
     };
