@@ -44,6 +44,7 @@ typedef struct exchange {
     bool ended, aborted; // of pull
     coder *coder;        // of a compressed reply, else NULL
     buffer coded;        // what it made of x.reply
+    buffer joined;       // by http_header_list
     buffer headers;      // of the reply, added by handlers: name NUL value NUL …
     bool begun;          // x.reply as the handler left it is on its way
 } exchange;
@@ -173,6 +174,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     buffer_free(&e->x.body);
     buffer_free(&e->x.reply);
     buffer_free(&e->headers);
+    buffer_free(&e->joined);
     buffer_free(&e->coded);
     coder_free(e->coder);
     pthread_mutex_destroy(&e->mutex);
@@ -199,6 +201,26 @@ int http_n_headers(const http_exchange *x, const char *name) {
     name_count c = {.name = name};
     MHD_get_connection_values(((const exchange *)x)->connection, MHD_HEADER_KIND, count_name, &c);
     return c.n;
+}
+
+typedef struct name_values {
+    const char *name;
+    buffer *values;
+} name_values;
+
+static enum MHD_Result join_value(void *cls, enum MHD_ValueKind kind, const char *key, const char *value) {
+    (void)kind;
+    const name_values *v = cls;
+    if (strcasecmp(key, v->name) == 0 && value) buffer_printf(v->values, "%s%s", v->values->len ? "," : "", value);
+    return MHD_YES;
+}
+
+const char *http_header_list(http_exchange *x, const char *name) {
+    exchange *e = (exchange *)x;
+    if (http_n_headers(x, name) <= 1) return http_header(x, name);
+    e->joined.len = 0;
+    MHD_get_connection_values(e->connection, MHD_HEADER_KIND, join_value, &(name_values){name, &e->joined});
+    return e->joined.failed ? http_header(x, name) : e->joined.data;
 }
 
 const char *http_query(const http_exchange *x, const char *name) {
@@ -277,9 +299,9 @@ static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
 
 /// Sets up the compression that the client accepts and the reply is worth.
 static content_coding choose_coding(exchange *e) {
-    const http_exchange *x = &e->x;
+    http_exchange *x = &e->x;
     if (x->status != 200 || (!x->pull && x->reply.len < LIMIT_CODED_BYTES)) return CODING_IDENTITY;
-    content_coding coding = coding_accepted(http_header(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
+    content_coding coding = coding_accepted(http_header_list(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
     if (coding != CODING_IDENTITY) e->coder = coder_create(coding, x->content_type);
     return e->coder ? coding : CODING_IDENTITY; // without memory for it, as it is
 }

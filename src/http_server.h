@@ -97,6 +97,9 @@ void http_server_free(http_server *s);
 
 /// A request header, or NULL. In an HTTP thread.
 const char *http_header(const http_exchange *x, const char *name);
+/// A header that holds a list, such as Accept: its lines joined by commas (RFC 9110, 5.3), or NULL; until the next
+/// call. In an HTTP thread.
+const char *http_header_list(http_exchange *x, const char *name);
 /// Lines of the request that have this header. In an HTTP thread.
 int http_n_headers(const http_exchange *x, const char *name);
 /// Adds a header to the reply. Both strings are copied; `name` is a token, `value` has no line break.

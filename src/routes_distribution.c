@@ -75,7 +75,7 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
     const logitd_engine *engine = r->service->engine;
     logitd_job *job;
     logitd_status status =
-        dist_request_parse(engine, x->body.data, x->body.len, http_header(x, "Accept"), &r->request, err);
+        dist_request_parse(engine, x->body.data, x->body.len, http_header_list(x, "Accept"), &r->request, err);
     buffer_free(&x->body);
     if (status) return status;
     if (!logitd_healthy(engine, &why)) return error_set(err, LOGITD_EBUSY, "the engine is out of service: %s", why);

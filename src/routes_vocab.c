@@ -118,7 +118,7 @@ static http_step reply_safetensors(http_exchange *x) {
 http_step handle_vocab(http_exchange *x) {
     const unsigned offered = FORMAT_BIT(FORMAT_JSON) | FORMAT_BIT(FORMAT_SAFETENSORS);
     const char *name = http_query(x, "format");
-    reply_format format = reply_format_accepted(http_header(x, "Accept"), offered);
+    reply_format format = reply_format_accepted(http_header_list(x, "Accept"), offered);
     logitd_error err = {0};
     logitd_status status = name ? reply_format_named(name, offered, &format, &err) : LOGITD_OK;
     if (status) return http_fail(x, api_error_http_status(status), err.param, "%s", err.message);

@@ -148,6 +148,20 @@ def test_accept(server, accept, content_type):
     assert reply.status == 200 and reply.headers["Content-Type"] == content_type
 
 
+def test_a_list_of_formats_may_have_several_lines(server):
+    connection = http.client.HTTPConnection(server.netloc, timeout=600)
+    body = json.dumps({"prompt": "The cat sat on the mat." * 20}).encode()
+    connection.putrequest("POST", "/distribution", skip_accept_encoding=True)
+    for name, value in [*JSON.items(), ("Content-Length", len(body)), ("Accept", "text/html"), ("Accept", "application/x-ndjson"),
+                        ("Accept-Encoding", "br"), ("Accept-Encoding", "gzip;q=0.5")]:  # fmt: skip
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    reply = connection.getresponse()
+    assert (reply.getheader("Content-Type"), reply.getheader("Content-Encoding")) == ("application/x-ndjson", "gzip")
+    assert json.loads(gzip.decompress(reply.read()).splitlines()[0])["object"] == "distribution"
+    connection.close()
+
+
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp",
                                           "application/json; charset=latin-1"])  # fmt: skip
 def test_content_type(server, content_type):
