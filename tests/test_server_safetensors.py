@@ -11,6 +11,7 @@ import arch_models
 import numpy as np
 import pytest
 import safetensors
+import stats
 from safetensors.numpy import load
 from serving import Server, wait_until
 
@@ -95,6 +96,28 @@ def test_full(server, values, dtype):
         assert f"prompt.{i}.top_id" not in tensors
     assert {name.split(".")[2] for name in tensors} == {
         "tokens", "offsets", "positions", "logsumexp", "entropy", "varentropy", "next_logprob", "next_rank"}  # fmt: skip
+
+
+def test_every_temperature_to_the_rounding_of_floats(server):
+    """32 temperatures from bound to bound: what float64 makes of the logits that the server gives. The bound of exact is 0.3
+    nats at T = 0.001; the way from logits to numbers has no more than float32's rounding."""
+    temperatures, listed = np.geomspace(0.001, 1000, 32).tolist(), [0, 49151, 7, 7]
+    logits = ask(server, prompt=TEXT, values="logit", top_n="full")[0]["prompt.0.logit"].astype(np.float64)
+    got, _ = ask(server, prompt=TEXT, temperatures=temperatures, top_n=1024, token_ids=listed)
+    probs, _ = ask(server, prompt=TEXT, temperatures=temperatures, top_n=1024, token_ids=listed, values="prob")
+    ids, following = got["prompt.0.top_id"], got["prompt.0.tokens"][1:, None]
+    assert (ids == np.argsort(-logits, axis=1, kind="stable")[:, :1024]).all()
+    close = lambda number, wanted: np.testing.assert_allclose(number, wanted, rtol=1e-6, atol=2e-6)  # noqa: E731
+    for k, t in enumerate(temperatures):
+        logsumexp, entropy, varentropy = stats.statistics(logits, t)
+        logprobs = stats.logprobs(logits, t)
+        close(got["prompt.0.logsumexp"][:, k], logsumexp)
+        close(got["prompt.0.entropy"][:, k], entropy)
+        np.testing.assert_allclose(got["prompt.0.varentropy"][:, k], varentropy, rtol=1e-5, atol=1e-8)
+        close(got["prompt.0.next_logprob"][:-1, k], np.take_along_axis(logprobs[:-1], following, 1)[:, 0])
+        for name, wanted in (("top", np.take_along_axis(logprobs, ids, 1)), ("listed", logprobs[:, listed])):
+            close(got[f"prompt.0.{name}_logprob"][:, k], wanted)
+            close(probs[f"prompt.0.{name}_prob"][:, k], np.exp(wanted))
 
 
 def test_float16_is_of_the_big_values(server):
