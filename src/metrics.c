@@ -165,8 +165,10 @@ static void put_sched(const sched_stats *s, buffer *out) {
 
 /// A label's value: quotes, backslashes and line breaks are escaped.
 static void put_label(buffer *out, const char *name, const char *value) {
+    buffer text = {0};
+    utf8_append_lossy(&text, value, strlen(value));
     buffer_printf(out, "%s=\"", name);
-    for (const char *c = value; *c; c++) {
+    for (const char *c = text.data; c && *c; c++) {
         if (*c == '\n') {
             buffer_puts(out, "\\n");
         } else {
@@ -175,6 +177,8 @@ static void put_label(buffer *out, const char *name, const char *value) {
         }
     }
     buffer_puts(out, "\",");
+    out->failed |= text.failed;
+    buffer_free(&text);
 }
 
 void metrics_write(const metrics *m, const metrics_now *now, buffer *out) {

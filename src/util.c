@@ -353,15 +353,13 @@ void log_over_bar(bool there) {
     atomic_store_explicit(&bar_there, there, memory_order_relaxed);
 }
 
-/// The inside of a JSON string: what a log line holds is UTF-8, or was cut within a character.
+/// The inside of a JSON string of a plain line.
 static void escape(const char *text, char *out, size_t size) {
     size_t n = 0;
     for (const unsigned char *c = (const unsigned char *)text; *c && n + 8 < size; c++) {
         if (*c == '"' || *c == '\\') {
             out[n++] = '\\';
             out[n++] = (char)*c;
-        } else if (*c < ' ') {
-            n += (size_t)snprintf(out + n, 8, "\\u%04x", *c);
         } else {
             out[n++] = (char)*c;
         }
@@ -392,6 +390,17 @@ void log_members(log_level level, const char *text, const char *members) {
     fprintf(stderr, "%s%s.%03ld %s: %s\n", clear, date, now.tv_nsec / 1000000, names[level], text);
 }
 
+/// Makes one line of UTF-8 of a text: names and paths from files and people may hold anything, and the end may be cut.
+static void make_plain(char *text) {
+    const size_t n = strlen(text);
+    for (size_t i = 0; i < n;) {
+        const int len = utf8_char_len((const uint8_t *)text + i, n - i);
+        if (len == 0) text[i] = '?';
+        if ((uint8_t)text[i] < ' ' || text[i] == 0x7F) text[i] = ' ';
+        i += (size_t)MAX(len, 1);
+    }
+}
+
 void log_line(log_level level, const char *format, ...) {
     if (level > log_threshold) return;
     char text[1024];
@@ -399,6 +408,7 @@ void log_line(log_level level, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    make_plain(text);
     log_members(level, text, "");
 }
 

@@ -48,7 +48,8 @@ class Server:
 
     def __init__(self, binary, model, *args):
         command = [str(binary), "serve", "--model", str(model), "--port", "0", *map(str, args)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                                        errors="backslashreplace")  # fmt: skip
         self.stderr = []
         self._lines = queue.Queue()
         threading.Thread(target=self._drain_stdout, daemon=True).start()

@@ -207,6 +207,20 @@ def test_logs_are_json_and_hold_no_secret(start_server, tiny, keys_file):
         assert secret not in text
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_model_may_have_any_name(start_server, tiny, tmp_path, log_format):
+    """The name's bytes went as they are to the log, whose JSON was none then, and into /metrics, which is UTF-8."""
+    path, name = tmp_path / "named.gguf", b'\x1b[1m\xff"\n\\\x80'
+    assert len(name) == len(b"llama_mha")
+    path.write_bytes(tiny.read_bytes().replace(b"llama_mha", name, 1))
+    server = start_server(path, "--log-format", log_format)
+    assert server.get("/model").json()["name"] == name.decode(errors="replace")
+    assert 'name="\x1b[1m\ufffd\\"\\n\\\\\ufffd",' in server.get("/metrics").body.decode()
+    assert server.stop() == 0
+    lines = [json.loads(line)["message"] for line in server.stderr] if log_format == "json" else server.stderr
+    assert any(' [1m?" \\?: llama' in line for line in lines), lines
+
+
 def test_ready_and_alive(start_server, tiny):
     server = start_server(tiny, "--batch-tokens", 1)
     health = server.get("/health").json()
