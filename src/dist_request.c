@@ -199,8 +199,8 @@ static logitd_status check_length(parse *p, const char *path, size_t n) {
     p->out->n_prompt_tokens += (int64_t)n;
     if (p->out->n_prompt_tokens <= limits.request_tokens) return LOGITD_OK;
     return error_set_param(p->err, LOGITD_ETOOLARGE, path,
-                           "the prompts up to %s have %lld tokens; one request takes at most %lld, so send several",
-                           path, (long long)p->out->n_prompt_tokens, (long long)limits.request_tokens);
+                           "with %s the request has %lld tokens; at most %lld are taken at once, so send several", path,
+                           (long long)p->out->n_prompt_tokens, (long long)limits.request_tokens);
 }
 
 static logitd_status add_text(parse *p, int i, const char *path, const char *text, size_t n) {
