@@ -400,7 +400,7 @@ static bool is_json_type(const char *type) {
     if (!charset) return true;
     charset += strlen("charset=");
     if (*charset == '"') charset++;
-    return strncasecmp(charset, "utf-8", 5) == 0;
+    return strncasecmp(charset, "utf-8", 5) == 0 && strchr("\"; \t", charset[5]); // the NUL is found, too
 }
 
 static void refuse_too_large(exchange *e, uint64_t n_bytes, const char *or_more) {

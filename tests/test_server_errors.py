@@ -163,7 +163,7 @@ def test_a_list_of_formats_may_have_several_lines(server):
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp",
-                                          "application/json; charset=latin-1"])  # fmt: skip
+                                          "application/json; charset=latin-1", "application/json; charset=utf-8859"])  # fmt: skip
 def test_content_type(server, content_type):
     headers = {"Content-Type": content_type} if content_type else {}
     assert "application/json" in error_of(server.post("/distribution", b'{"prompt":"a"}', headers), 415)["message"]
@@ -177,7 +177,8 @@ def test_content_encoding(server):
     assert server.post("/distribution", body, {**JSON, "Content-Encoding": "identity"}).status == 200
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON", "application/json; charset=UTF-8"])
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON", "application/json; charset=UTF-8",
+                                          'application/json;charset="utf-8" ; a=b'])  # fmt: skip
 def test_content_types_taken(server, content_type):
     body = b'{"prompt":"a","top_n":0}'
     assert server.post("/distribution", body, {"Content-Type": content_type}).status == 200
