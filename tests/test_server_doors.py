@@ -221,6 +221,18 @@ def test_a_model_may_have_any_name(start_server, tiny, tmp_path, log_format):
     assert any(' [1m?" \\?: llama' in line for line in lines), lines
 
 
+def test_where_it_listens_is_said_also_without_stdout(logitd, tiny, tmp_path):
+    """The line was lost, and with --port 0 the port."""
+    log = tmp_path / "log"
+    with open("/dev/full", "w") as full, log.open("w") as stderr:
+        process = subprocess.Popen([logitd, "serve", "--model", tiny, "--port", "0"], stdout=full, stderr=stderr)
+    try:
+        wait_until(lambda: re.search(r"warning: cannot write stdout; listening on http://127\.0\.0\.1:\d+\n", log.read_text()))
+    finally:
+        process.terminate()
+        assert process.wait() == 0
+
+
 def test_ready_and_alive(start_server, tiny):
     server = start_server(tiny, "--batch-tokens", 1)
     health = server.get("/health").json()
