@@ -25,7 +25,7 @@
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
 #define PEM_BYTES_MAX      (1 << 20)   // of a certificate chain or a key
 #define ALLOW_BYTES        64          // of an Allow header
-#define DISCARD_BODIES     8 // times the limit, of a refused body, read so that the client gets to see the reply
+#define DISCARD_BODIES     64 // times the limit, of a refused body, read so that the client gets to see the reply
 
 typedef struct exchange {
     http_exchange x; // first: the handlers' view

@@ -49,10 +49,11 @@ def test_model_shows_the_worst_case(small):
 
 @pytest.mark.parametrize("path, body, status, words", [
     ("/distribution", {"prompt": "a" * 2000}, 413, "at most 2000"),
+    ("/distribution", {"prompt": "a" * 120_000}, 413, "the body has 120014 bytes; at most 2000 are taken"),  # read, not cut off
     ("/distribution", {"prompt": [1] * 80}, 413, "60 values"),
     ("/distribution", {"prompt": [[1]] * 4}, 400, "1 to 3"),
-    ("/distribution", {"prompt": [[1] * 20, [1] * 21]}, 413, "with prompt[1] the request has 41 tokens; at most 40 are taken at once"),
-    ("/distribution", {"prompt": [1] * 41}, 413, "with prompt the request has 41 tokens; at most 40 are taken at once"),
+    ("/distribution", {"prompt": [[1] * 20, [1] * 21]}, 413, "with prompt[1] the request has 41 tokens; at most 40"),
+    ("/distribution", {"prompt": [1] * 41}, 413, "with prompt the request has 41 tokens; at most 40"),
     ("/distribution", {"prompt": [1] * 5, "positions": [0] * 46}, 413, "at most 45"),
     ("/distribution", {"prompt": [1] * 40, "top_n": 200}, 413, "at most 30000"),
     ("/tokenize", {"text": "a" * 51}, 413, "at most 50"),
