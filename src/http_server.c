@@ -25,7 +25,6 @@
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
 #define PEM_BYTES_MAX      (1 << 20)   // of a certificate chain or a key
 #define ALLOW_BYTES        64          // of an Allow header
-#define DISCARD_BODIES     64 // times the limit, of a refused body, read so that the client gets to see the reply
 
 typedef struct exchange {
     http_exchange x; // first: the handlers' view
@@ -433,12 +432,22 @@ static const http_route *find_route(const exchange *e, const char *method, bool 
     return NULL;
 }
 
+/// Bytes of a refused body that are read, so that the client gets to see the reply.
+static uint64_t most_discarded(void) {
+    return 64 * (uint64_t)limits.body_bytes;
+}
+
+/// Bytes of the body by its Content-Length; 0 without one.
+static uint64_t announced_bytes(const exchange *e) {
+    const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    return length ? strtoull(length, NULL, 10) : 0;
+}
+
 /// Refuses a body for what its headers say of it. True: refused.
 static bool refuse_body(exchange *e) {
     const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
-    const char *length = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_LENGTH);
     const char *coding = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_ENCODING);
-    uint64_t n_bytes = length ? strtoull(length, NULL, 10) : 0;
+    const uint64_t n_bytes = announced_bytes(e);
     if (n_bytes > (uint64_t)limits.body_bytes) {
         refuse_too_large(e, n_bytes, "");
     } else if (mem_is_scarce()) {
@@ -485,14 +494,15 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
     if (!e) return MHD_YES;
     http_conn_expect(conn, EXPECT_BODY, 0);
     route_request(e);
-    // A client that waits for "100 Continue" gets its refusal instead; others have sent their body already.
-    const char *expect = http_header(&e->x, MHD_HTTP_HEADER_EXPECT);
-    return !e->route && expect ? queue_reply(e) : MHD_YES;
+    // A client that waits for "100 Continue" gets its refusal instead, and so does one whose body will not be read to
+    // its end; others have sent their body already.
+    const bool at_once = http_header(&e->x, MHD_HTTP_HEADER_EXPECT) || announced_bytes(e) > most_discarded();
+    return !e->route && at_once ? queue_reply(e) : MHD_YES;
 }
 
 static enum MHD_Result take_body(exchange *e, const char *data, size_t n) {
     e->n_body += n;
-    if (e->n_body > DISCARD_BODIES * (uint64_t)limits.body_bytes) return MHD_NO;
+    if (e->n_body > most_discarded()) return MHD_NO;
     if (e->route && e->n_body > (uint64_t)limits.body_bytes) {
         buffer_free(&e->x.body);
         refuse_too_large(e, e->n_body, " or more");

@@ -1,11 +1,12 @@
 """The limits of a server: each has a flag, is shown by GET /model, and answers what is over it with a sentence that names it."""
 
 import concurrent.futures
+import socket
 import subprocess
 
 import arch_models
 import pytest
-from serving import Server
+from serving import PATIENCE_S, Server
 
 JSON = {"Content-Type": "application/json"}
 MIB = 1 << 20
@@ -61,6 +62,15 @@ def test_model_shows_the_worst_case(small):
 def test_over_a_limit(small, path, body, status, words):
     reply = small.post(path, body)
     assert reply.status == status and words in reply.json()["error"]["message"], reply.body
+
+
+def test_a_body_that_is_not_read_to_its_end_is_refused_at_once(small):
+    """The server waited for it."""
+    host, port = small.netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as s:
+        s.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999999999\r\n\r\n{")
+        reply = s.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 413 ") and b"the body has 9999999999 bytes; at most 2000 are taken" in reply
 
 
 def test_at_the_limits(small):
