@@ -10,7 +10,6 @@
 #include <string.h>
 
 typedef struct parse {
-    const logitd_engine *engine;
     const logitd_model_info *model;
     const tokenizer *tokenizer;
     const json_node *root;
@@ -431,8 +430,7 @@ logitd_status dist_request_parse(const logitd_engine *engine, const char *body, 
     *out = (dist_request){0};
     json_node *root = json_parse(body, n, err);
     if (!root) return err->status;
-    parse p = {.engine = engine,
-               .model = logitd_model(engine),
+    parse p = {.model = logitd_model(engine),
                .tokenizer = logitd_tokenizer(engine),
                .root = root,
                .accept = accept,
@@ -452,8 +450,7 @@ logitd_status dist_request_from_text(const logitd_engine *engine, const char *te
                                      logitd_error *err) {
     static const double one = 1.0;
     *out = (dist_request){.stats = true, .request = {.temperatures = &one, .n_temperatures = 1, .top_n = 20}};
-    parse p = {
-        .engine = engine, .model = logitd_model(engine), .tokenizer = logitd_tokenizer(engine), .out = out, .err = err};
+    parse p = {.model = logitd_model(engine), .tokenizer = logitd_tokenizer(engine), .out = out, .err = err};
     p.add_bos = p.model->add_bos;
     logitd_status status = alloc_prompts(&p, 1);
     if (!status) status = add_text(&p, 0, "the text", text, n);

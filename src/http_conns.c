@@ -174,13 +174,6 @@ static int count_of(const http_conns *c, const char *client) {
     return n;
 }
 
-int http_conns_count(http_conns *c) {
-    pthread_mutex_lock(&c->mutex);
-    int n = c->n;
-    pthread_mutex_unlock(&c->mutex);
-    return n;
-}
-
 bool http_conns_welcome(http_conns *c, const struct sockaddr *address) {
     char client[CLIENT_BYTES];
     name_client(address, client);

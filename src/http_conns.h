@@ -25,7 +25,6 @@ logitd_status http_conns_create(void (*on_hang_up)(void *arg, const http_conn *c
                                 logitd_error *err);
 /// No connection is left.
 void http_conns_free(http_conns *c);
-int http_conns_count(http_conns *c);
 
 /// Before accepting: false where not even a refusal is worth a connection.
 bool http_conns_welcome(http_conns *c, const struct sockaddr *address);

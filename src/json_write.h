@@ -1,7 +1,7 @@
 /*
- * json_write.h: JSON text appended to a buffer: the leaves (strings, numbers, arrays of numbers) and the error object.
- * The members around them are written as literal text by the callers, who know their shape. Does not check nesting.
- * A failed allocation shows in the buffer's `failed`.
+ * json_write.h: JSON text appended to a buffer: the leaves, which are strings, numbers and arrays of numbers. The
+ * members around them are written as literal text by the callers, who know their shape. Does not check nesting. A
+ * failed allocation shows in the buffer's `failed`.
  */
 #ifndef JSON_WRITE_H
 #define JSON_WRITE_H
@@ -19,8 +19,5 @@ void json_double(buffer *out, double value); // null for NaN and infinities
 void json_floats(buffer *out, const float *values, size_t n, size_t stride);
 void json_float_items(buffer *out, const float *values, size_t n, size_t stride); // v,v,…
 void json_bytes(buffer *out, const uint8_t *bytes, size_t n);                     // [84,104,101]
-static inline void json_bool(buffer *out, bool value) {
-    buffer_puts(out, value ? "true" : "false");
-}
 
 #endif

@@ -14,10 +14,6 @@ static const struct {
     [TENSOR_F16] = {"F16", 2}, [TENSOR_F32] = {"F32", 4},
 };
 
-size_t tensor_type_bytes(tensor_type type) {
-    return types[type].bytes;
-}
-
 void safetensors_put_metadata(safetensors_head *h, const char *key, const buffer *text) {
     ASSERT(h->n_tensors == 0);
     buffer_puts(&h->json, h->n_metadata++ ? "," : "{\"__metadata__\":{");

@@ -14,7 +14,6 @@
 #include "util.h"
 
 typedef enum tensor_type { TENSOR_U8, TENSOR_I32, TENSOR_I64, TENSOR_F16, TENSOR_F32 } tensor_type;
-size_t tensor_type_bytes(tensor_type type);
 
 typedef struct safetensors_head {
     buffer json;

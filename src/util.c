@@ -1,7 +1,6 @@
 /*
  * util.c: see util.h. Sections in its order: assertions, errors, memory, buffer, cursor, UTF-8, clock and log, the
- * machine. Holds two pieces of global state: the log's threshold, and
- * the count of memory with its ceiling.
+ * machine. Global state: how the log looks and whether a bar is on its last line; the count of memory with its ceiling.
  */
 #include "util.h"
 
@@ -152,7 +151,6 @@ void *arena_alloc(arena *a, size_t n, size_t size) {
         block->cap = cap;
         block->next = a->head;
         a->head = block;
-        a->total_bytes += ARENA_HEADER + cap;
     }
     void *memory = (char *)block + ARENA_HEADER + block->used;
     block->used += bytes;
@@ -171,7 +169,6 @@ void arena_free(arena *a) {
         mem_free(a->head);
         a->head = next;
     }
-    a->total_bytes = 0;
 }
 
 // ------------------------------------------------------------------------------------------------------ buffer

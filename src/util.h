@@ -50,7 +50,6 @@ bool mem_is_scarce(void);
 /// A chain of blocks freed at once: one for each request. Memory is zeroed and 64-byte aligned.
 typedef struct arena {
     struct arena_block *head;
-    size_t total_bytes;
 } arena;
 void *arena_alloc(arena *a, size_t n, size_t size); // NULL: no memory
 char *arena_strdup(arena *a, const char *text);     // NULL: no memory
