@@ -30,7 +30,7 @@ static const char usage[] =
     "  --repeat N        most runs of a case, 3 to 101 (default 25)\n"
     "  --seconds S       time for the runs of a case (default 2); three are always done\n"
     "  --threads N       worker threads (default: the processors of this process)\n"
-    "  --cpu LEVEL       auto, reference, portable, avx2, avx512 or neon (default auto)\n"
+    "  --cpu LEVEL       auto, reference, portable, avx2, avx512, avx512vnni or neon (default auto)\n"
     "  --precision P     exact, fast or bf16 (default exact)\n\n"
     "A multiply and an add are two operations. \"of limit\": the time at the measured f32 multiply-add peak (c) or at "
     "the\n"

@@ -13,7 +13,7 @@ const char options_engine_help[] =
     "  --backend B           auto, cpu or cuda (default auto)\n"
     "  --precision P         exact, fast or bf16 (default exact)\n"
     "  --threads N           worker threads (default: the processors of this process)\n"
-    "  --cpu LEVEL           auto, reference, portable, avx2, avx512 or neon (default auto)\n"
+    "  --cpu LEVEL           auto, reference, portable, avx2, avx512, avx512vnni or neon (default auto)\n"
     "  --ctx N               longest prompt in tokens (default: the model's context, at most 8192)\n"
     "  --batch-tokens N      tokens of one batch (default 512)\n"
     "  --kv-tokens N         tokens that the KV cache holds (default: one context and four batches)\n"

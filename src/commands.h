@@ -14,7 +14,7 @@ int cmd_info(int argc, char **argv);
 
 // ------------------------------------------------------------------ options that serve and score share (cmd_options.c)
 
-/// Long options of the engine, for getopt_long: val is one of OPTION_*. options_engine reads them.
+/// Long options of the engine, for getopt_long: val is a letter. options_engine reads them.
 #define ENGINE_OPTIONS                                                                                                 \
     {"model", required_argument, NULL, 'm'}, {"backend", required_argument, NULL, 'b'},                                \
         {"precision", required_argument, NULL, 'P'}, {"threads", required_argument, NULL, 't'},                        \

@@ -59,8 +59,8 @@ typedef struct logitd_options {
     const char *model_path;
     const char *backend;   // "auto" (default), "cpu", "cuda"
     const char *precision; // "exact" (default), "fast", "bf16": a backend offers those that it has
-    const char
-        *cpu_level;   // "auto" (default), "reference", "portable", "avx2", "avx512", "avx512vnni", "neon": for tests
+    /// "auto" (default), "reference", "portable", "avx2", "avx512", "avx512vnni", "neon": for tests
+    const char *cpu_level;
     int n_threads;    // default: the number of processors this process may run on
     int batch_tokens; // tokens of a batch; default LIMIT_BATCH_TOKENS
     int n_ctx;        // longest prompt in tokens; default min(the model's context, LIMIT_CTX_TOKENS)
