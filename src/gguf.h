@@ -15,6 +15,7 @@
 
 #include "quant.h"
 #include "util.h"
+#include <string.h>
 
 typedef struct gguf_file gguf_file;
 
@@ -39,6 +40,10 @@ typedef struct gguf_str {
     const char *data;
     size_t len;
 } gguf_str;
+
+static inline bool gguf_str_is(gguf_str s, const char *text) {
+    return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
+}
 
 typedef struct gguf_tensor {
     gguf_str name;

@@ -3,7 +3,6 @@
  * model_load.c or model_forward.c.
  */
 #include "model.h"
-#include <string.h>
 
 const model_arch model_archs[] = {
     // Llama 1-3, SmolLM2, Mistral: the converter interleaves the halves of each rotated head
@@ -29,7 +28,6 @@ const int n_model_archs = ARRAY_LEN(model_archs);
 
 const model_arch *model_arch_find(gguf_str name) {
     for (int i = 0; i < n_model_archs; i++)
-        if (strlen(model_archs[i].name) == name.len && memcmp(model_archs[i].name, name.data, name.len) == 0)
-            return &model_archs[i];
+        if (gguf_str_is(name, model_archs[i].name)) return &model_archs[i];
     return NULL;
 }

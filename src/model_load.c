@@ -145,12 +145,12 @@ static logitd_status apply_scaling(const gguf_file *file, const model_arch *arch
     if (!first.status && (factor <= 0.0 || beta_fast <= 0.0 || beta_slow <= 0.0))
         error_set(&first, LOGITD_EFORMAT, "%s: the RoPE scaling factor %g must be positive", gguf_path(file), factor);
     if (!first.status) {
-        if (kind.len == 4 && memcmp(kind.data, "yarn", 4) == 0) {
+        if (gguf_str_is(kind, "yarn")) {
             apply_yarn(inv_freq, hp->n_rot, base, factor, n_trained, beta_fast, beta_slow);
             rope->magnitude = attn_factor * (factor > 1.0 ? 1.0 + 0.1 * log(factor) : 1.0);
-        } else if (kind.len == 6 && memcmp(kind.data, "linear", 6) == 0) {
+        } else if (gguf_str_is(kind, "linear")) {
             for (int i = 0; i < hp->n_rot / 2; i++) inv_freq[i] /= factor;
-        } else if (kind.len != 4 || memcmp(kind.data, "none", 4) != 0) {
+        } else if (!gguf_str_is(kind, "none")) {
             error_set(&first, LOGITD_EFORMAT,
                       "%s: RoPE scaling \"%.*s\" is not supported; supported are none, linear, yarn, and llama3 by its "
                       "rope_freqs tensor",

@@ -151,9 +151,7 @@ static const pre_row pre_rows[] = {
 
 const pre_row *pre_find(gguf_str name, logitd_error *err) {
     for (size_t i = 0; i < ARRAY_LEN(pre_rows); i++) {
-        if (strlen(pre_rows[i].name) == name.len && memcmp(pre_rows[i].name, name.data, name.len) == 0) {
-            return &pre_rows[i];
-        }
+        if (gguf_str_is(name, pre_rows[i].name)) return &pre_rows[i];
     }
     char shown[64];
     buffer names = {0};

@@ -117,7 +117,7 @@ logitd_status tok_push(tok_work *w, int32_t id) {
 static bool names_control(gguf_str text) {
     if (!text.len || !memchr("<[_\xE2", text.data[0], 4)) return false; // what they begin with
     for (size_t i = 0; i < ARRAY_LEN(control_names); i++) {
-        if (strlen(control_names[i]) == text.len && memcmp(control_names[i], text.data, text.len) == 0) return true;
+        if (gguf_str_is(text, control_names[i])) return true;
     }
     return false;
 }
@@ -237,7 +237,7 @@ static logitd_status find_model(tokenizer *t, const gguf_file *file, logitd_erro
         return error_set(err, LOGITD_EFORMAT, "the file has no tokenizer (tokenizer.ggml.model)");
     }
     for (size_t i = 0; i < ARRAY_LEN(models); i++) {
-        if (strlen(models[i]->name) == name.len && memcmp(models[i]->name, name.data, name.len) == 0) {
+        if (gguf_str_is(name, models[i]->name)) {
             t->model = models[i];
             return LOGITD_OK;
         }
