@@ -9,6 +9,9 @@
 #include <math.h>
 #include <string.h>
 
+const char *const dist_values_names[] = {
+    [LOGITD_LOGPROB] = "logprob", [LOGITD_PROB] = "prob", [LOGITD_LOGIT] = "logit"};
+
 typedef struct parse {
     const logitd_model_info *model;
     const tokenizer *tokenizer;
@@ -56,15 +59,14 @@ static logitd_status want_array(parse *p, const json_node *node, const char *pat
 /// The index of a string among names[n].
 static logitd_status read_choice(parse *p, const json_node *node, const char *path, const char *const *names, size_t n,
                                  size_t *out) {
-    char found[JSON_DESCRIBE_BYTES], allowed[128] = "";
-    for (size_t i = 0; i < n; i++) {
+    char found[JSON_DESCRIBE_BYTES], allowed[80];
+    for (size_t i = 0; i < n && json_is_string(node); i++) {
+        if (strcmp(json_text(node), names[i]) != 0) continue;
         *out = i;
-        if (json_is_string(node) && strcmp(json_text(node), names[i]) == 0) return LOGITD_OK;
-        size_t used = strlen(allowed);
-        snprintf(allowed + used, sizeof allowed - used, "%s\"%s\"", i == 0 ? "" : i + 1 < n ? ", " : " or ", names[i]);
+        return LOGITD_OK;
     }
     return error_set_param(p->err, LOGITD_EINVAL, path, "%s is %s; it must be %s", path, json_describe(node, found),
-                           allowed);
+                           error_list_choices(names, n, allowed, sizeof allowed));
 }
 
 // ---------------------------------------------------------------------------------------------------- small fields
@@ -134,9 +136,9 @@ static logitd_status read_top_n(parse *p, const json_node *node) {
 }
 
 static logitd_status read_values(parse *p, const json_node *node) {
-    static const char *const names[] = {[LOGITD_LOGPROB] = "logprob", [LOGITD_PROB] = "prob", [LOGITD_LOGIT] = "logit"};
+    const size_t n = ARRAY_LEN(dist_values_names);
     size_t choice = LOGITD_LOGPROB;
-    logitd_status status = node ? read_choice(p, node, "values", names, ARRAY_LEN(names), &choice) : LOGITD_OK;
+    logitd_status status = node ? read_choice(p, node, "values", dist_values_names, n, &choice) : LOGITD_OK;
     p->out->request.values = (logitd_values)choice;
     return status;
 }

@@ -12,6 +12,8 @@
 
 typedef enum dist_dtype { DTYPE_FLOAT32 = 0, DTYPE_FLOAT16 } dist_dtype; // of the values in a safetensors reply
 
+extern const char *const dist_values_names[]; // of each logitd_values, in requests and in replies
+
 typedef struct dist_request {
     arena memory;
     logitd_request request;   // prompts, positions, temperatures, ids: all in `memory`

@@ -3,8 +3,7 @@
 #include "json_write.h"
 
 const char *enc_values_name(const enc_source *s) {
-    static const char *const names[] = {[LOGITD_LOGPROB] = "logprob", [LOGITD_PROB] = "prob", [LOGITD_LOGIT] = "logit"};
-    return names[s->request->request.values];
+    return dist_values_names[s->request->request.values];
 }
 
 size_t enc_values_of_entry(const enc_source *s) {

@@ -10,25 +10,18 @@ const reply_format_row reply_formats[N_FORMATS] = {
     [FORMAT_SAFETENSORS] = {"safetensors", "application/vnd.safetensors"},
 };
 
-/// Writes what is offered as a sentence needs it: `"json", "ndjson" or "safetensors"`.
-static const char *list_offered(unsigned offered, char text[80]) {
-    size_t used = 0;
+logitd_status reply_format_named(const char *name, unsigned offered, reply_format *out, logitd_error *err) {
+    const char *names[N_FORMATS];
+    size_t n = 0;
     for (int i = 0; i < N_FORMATS; i++) {
         if (!(offered & FORMAT_BIT(i))) continue;
-        const char *comma = used == 0 ? "" : offered >> (i + 1) ? ", " : " or ";
-        used += (size_t)snprintf(text + used, 80 - used, "%s\"%s\"", comma, reply_formats[i].name);
-    }
-    return text;
-}
-
-logitd_status reply_format_named(const char *name, unsigned offered, reply_format *out, logitd_error *err) {
-    for (int i = 0; i < N_FORMATS; i++) {
         *out = (reply_format)i;
-        if ((offered & FORMAT_BIT(i)) && strcmp(name, reply_formats[i].name) == 0) return LOGITD_OK;
+        if (strcmp(name, reply_formats[i].name) == 0) return LOGITD_OK;
+        names[n++] = reply_formats[i].name;
     }
-    char text[80];
+    char allowed[80];
     return error_set_param(err, LOGITD_EINVAL, "format", "format is \"%.40s\"; it must be %s", name,
-                           list_offered(offered, text));
+                           error_list_choices(names, n, allowed, sizeof allowed));
 }
 
 /// How exactly a media range names a type: 3 itself, 2 its main type, 1 anything, 0 not at all.

@@ -61,6 +61,16 @@ logitd_status error_set_param(logitd_error *err, logitd_status status, const cha
     return status;
 }
 
+const char *error_list_choices(const char *const *names, size_t n, char *out, size_t size) {
+    *out = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const size_t used = strlen(out);
+        const char *comma = i == 0 ? "" : i + 1 < n ? ", " : " or ";
+        snprintf(out + used, size - used, "%s\"%s\"", comma, names[i]);
+    }
+    return out;
+}
+
 // ------------------------------------------------------------------------------------------------------ memory
 
 #define ALIGNMENT 64 // a cache line, and the widest vector

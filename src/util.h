@@ -27,6 +27,8 @@ logitd_status error_set(logitd_error *err, logitd_status status, const char *for
 /// The same, naming the request field at fault.
 logitd_status error_set_param(logitd_error *err, logitd_status status, const char *param, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/// Writes names[n] as a sentence says what is allowed, `"a", "b" or "c"`; what does not fit is cut. Returns `out`.
+const char *error_list_choices(const char *const *names, size_t n, char *out, size_t size);
 
 // ------------------------------------------------------------------------------------------------------ memory
 

@@ -56,6 +56,18 @@ static void test_error_set_cuts_between_characters(void **state) {
     }
 }
 
+static void test_error_list_choices(void **state) {
+    (void)state;
+    static const char *const names[] = {"a", "bc", "d"};
+    static const char *const lists[] = {"", "\"a\"", "\"a\" or \"bc\"", "\"a\", \"bc\" or \"d\""};
+    char out[20], small[8];
+    for (size_t n = 0; n < ARRAY_LEN(lists); n++) {
+        assert_ptr_equal(error_list_choices(names, n, out, sizeof out), out);
+        assert_string_equal(out, lists[n]);
+    }
+    assert_string_equal(error_list_choices(names, 3, small, sizeof small), "\"a\", \"b");
+}
+
 static void test_assert_aborts(void **state) {
     (void)state;
     ASSERT(1 + 1 == 2);
@@ -457,6 +469,7 @@ int main(void) {
         cmocka_unit_test(test_error_set),
         cmocka_unit_test(test_error_set_may_quote_itself),
         cmocka_unit_test(test_error_set_cuts_between_characters),
+        cmocka_unit_test(test_error_list_choices),
         cmocka_unit_test(test_assert_aborts),
         cmocka_unit_test(test_mem_alloc),
         cmocka_unit_test(test_arena),
