@@ -252,6 +252,10 @@ http_step http_fail(http_exchange *x, int status, const char *param, const char 
     return HTTP_DONE;
 }
 
+http_step http_fail_with(http_exchange *x, const logitd_error *err) {
+    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
+}
+
 // --------------------------------------------------------------------------------------------------------- reply
 
 /// Makes the next piece of a streamed reply: first what the handler left, then what pull gives; coded, if it is to be.

@@ -111,5 +111,7 @@ void http_wake(http_exchange *x);
 /// Fills in an error reply as openapi.json's object. Returns HTTP_DONE.
 http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/// The same of an error that a function returned.
+http_step http_fail_with(http_exchange *x, const logitd_error *err);
 
 #endif

@@ -10,10 +10,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-static http_step fail(http_exchange *x, const logitd_error *err) {
-    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
-}
-
 // ------------------------------------------------------------------------------------------------- GET /health
 
 static bool leaving(const service *s) {
@@ -170,7 +166,7 @@ static http_step handle_tokenize(http_exchange *x) {
     const service *s = x->context;
     logitd_error err = {0};
     json_node *root = read_body(x, names, ARRAY_LEN(names), &err);
-    if (!root) return fail(x, &err);
+    if (!root) return http_fail_with(x, &err);
     token_vec v = {0};
     logitd_status status = tokenize(s, root, &v, &err);
     json_free(root);
@@ -184,7 +180,7 @@ static http_step handle_tokenize(http_exchange *x) {
     buffer_puts(&x->reply, "]}\n");
     x->n_tokens = (int64_t)v.n;
     token_vec_free(&v);
-    return status ? fail(x, &err) : HTTP_DONE;
+    return status ? http_fail_with(x, &err) : HTTP_DONE;
 }
 
 /// Appends the bytes of the tokens in `ids`.
@@ -218,7 +214,7 @@ static http_step handle_detokenize(http_exchange *x) {
     static const char *const names[] = {"ids"};
     logitd_error err = {0};
     json_node *root = read_body(x, names, ARRAY_LEN(names), &err);
-    if (!root) return fail(x, &err);
+    if (!root) return http_fail_with(x, &err);
     buffer bytes = {0};
     logitd_status status = detokenize(x->context, json_member(root, "ids"), &bytes, &err);
     json_free(root);
@@ -230,7 +226,7 @@ static http_step handle_detokenize(http_exchange *x) {
     buffer_puts(&x->reply, "}\n");
     x->reply.failed |= bytes.failed;
     buffer_free(&bytes);
-    return status ? fail(x, &err) : HTTP_DONE;
+    return status ? http_fail_with(x, &err) : HTTP_DONE;
 }
 
 // -------------------------------------------------------------------------------------------------------- table

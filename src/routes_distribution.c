@@ -6,7 +6,6 @@
  * State of an exchange: a dist_reply, made by the first call of the handler and freed by finish, which also releases
  * the job, whatever state it is in.
  */
-#include "api_error.h"
 #include "limits.h"
 #include "routes.h"
 #include <stdatomic.h>
@@ -42,10 +41,6 @@ static void client_left(http_exchange *x) {
 
 static void wake(void *arg) {
     http_wake(arg);
-}
-
-static http_step fail(http_exchange *x, const logitd_error *err) {
-    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
 }
 
 static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
@@ -123,12 +118,12 @@ http_step handle_distribution(http_exchange *x) {
         r->service = x->context;
         x->state = r;
         x->finish = finish;
-        if (begin(x, r, &err)) return fail(x, &err);
+        if (begin(x, r, &err)) return http_fail_with(x, &err);
     }
     enc_step step = ENC_MORE;
     size_t end = x->reply_bytes ? 1 : LIMIT_WHOLE_BYTES; // a size that is known needs no whole reply
     while (step == ENC_MORE && x->reply.len < end) step = encode(r, &x->reply);
-    if (step == ENC_FAILED) return fail(x, enc_reply_error(&r->encoder)); // nothing is sent yet
+    if (step == ENC_FAILED) return http_fail_with(x, enc_reply_error(&r->encoder)); // nothing is sent yet
     if (step == ENC_WAIT && x->reply.len == 0) return HTTP_WAIT;
     x->status = 200;
     x->content_type = reply_formats[r->request.format].media_type;

@@ -9,7 +9,6 @@
  * State of an exchange in JSON: a vocab_reply, freed by finish. A safetensors reply is some megabytes and is made
  * whole.
  */
-#include "api_error.h"
 #include "routes.h"
 #include "safetensors_head.h"
 
@@ -120,8 +119,7 @@ http_step handle_vocab(http_exchange *x) {
     const char *name = http_query(x, "format");
     reply_format format = reply_format_accepted(http_header_list(x, "Accept"), offered);
     logitd_error err = {0};
-    logitd_status status = name ? reply_format_named(name, offered, &format, &err) : LOGITD_OK;
-    if (status) return http_fail(x, api_error_http_status(status), err.param, "%s", err.message);
+    if (name && reply_format_named(name, offered, &format, &err)) return http_fail_with(x, &err);
     x->status = 200;
     x->content_type = reply_formats[format].media_type;
     return format == FORMAT_JSON ? begin_json(x) : reply_safetensors(x);
