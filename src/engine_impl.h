@@ -61,10 +61,6 @@ struct logitd_job {
     logitd_job *next_turn;   // whose turn is next
 };
 
-/// The value of a token whose logit is `logit` in a row: logprob or prob, from the row's maximum and log sum.
-static inline double job_logprob(double logit, double max, double inv_temperature, double log_sum) {
-    return (logit - max) * inv_temperature - log_sum;
-}
 /// Turns what project_stats gave into the row's results. False where the logits are not finite numbers.
 bool job_store_row(logitd_job *job, prompt_state *prompt, int irow, const project_row *row);
 /// Publishes the asked positions that are done, and DONE with the last of all.

@@ -98,17 +98,22 @@ static bool plan_rows(logitd_job *job, prompt_state *p) {
     return true;
 }
 
+/// Values of an entry: one a temperature, or the logit alone.
+static int entry_values(const logitd_job *job) {
+    return job->request.values == LOGITD_LOGIT ? 1 : job->request.n_temperatures;
+}
+
 /// Bytes of results of one row.
 static size_t row_bytes(const logitd_job *job) {
     const size_t T = (size_t)job->request.n_temperatures, N = (size_t)job->n_top, K = (size_t)job->request.n_token_ids;
-    const size_t values = job->request.values == LOGITD_LOGIT ? 1 : T;
-    return T * (4 * sizeof(float) + sizeof(double)) + (2 + N) * sizeof(float) + values * (N + K) * sizeof(float) +
+    return T * (4 * sizeof(float) + sizeof(double)) + (2 + N) * sizeof(float) +
+           (size_t)entry_values(job) * (N + K) * sizeof(float) +
            (job->request.full ? (size_t)job->n_embd * sizeof(float) : 0);
 }
 
 static bool plan_results(logitd_job *job, prompt_state *p) {
     const size_t T = (size_t)job->request.n_temperatures, N = (size_t)job->n_top, K = (size_t)job->request.n_token_ids;
-    const size_t values = job->request.values == LOGITD_LOGIT ? 1 : T, rows = (size_t)p->n_rows;
+    const size_t values = (size_t)entry_values(job), rows = (size_t)p->n_rows;
     arena *a = &job->memory;
     return (p->logsumexp = arena_alloc(a, rows * T, sizeof(float))) &&
            (p->entropy = arena_alloc(a, rows * T, sizeof(float))) &&
@@ -181,27 +186,41 @@ void logitd_job_free(logitd_job *job) {
 
 // ------------------------------------------------------------------------------------------ written by the worker
 
-static float value_of(const logitd_job *job, double logprob) {
-    return (float)(job->request.values == LOGITD_PROB ? exp(logprob) : MIN(logprob, 0.0));
+/// The log-probability of a logit at one temperature of a row, from the row's largest logit and log sum.
+static inline double logprob_of(float logit, double max, double inv_temperature, double log_sum) {
+    return ((double)logit - max) * inv_temperature - log_sum;
 }
 
-/// Entries of a row: their logits, or their values at every temperature.
+/// What `values` names, of n logits of a row at one temperature.
+static void write_values(logitd_values values, const float *logits, size_t n, double max, double inv_temperature,
+                         double log_sum, float *out) {
+    switch (values) {
+    case LOGITD_LOGIT:
+        memcpy(out, logits, n * sizeof *out);
+        break;
+    case LOGITD_PROB:
+        for (size_t i = 0; i < n; i++) out[i] = (float)exp(logprob_of(logits[i], max, inv_temperature, log_sum));
+        break;
+    case LOGITD_LOGPROB:
+        for (size_t i = 0; i < n; i++) {
+            const double logprob = logprob_of(logits[i], max, inv_temperature, log_sum);
+            out[i] = (float)MIN(logprob, 0.0);
+        }
+        break;
+    }
+}
+
+/// Entries of a row: [n] logits, or their values at every temperature, [T][n].
 static void store_entries(const logitd_job *job, const project_row *row, const double *log_sum, const float *logits,
                           int n, float *values) {
-    if (job->request.values == LOGITD_LOGIT) {
-        memcpy(values, logits, (size_t)n * sizeof *values);
-        return;
-    }
-    for (int t = 0; t < row->n_temperatures; t++) {
-        const double inv_t = 1.0 / row->temperatures[t];
-        for (int i = 0; i < n; i++)
-            values[t * n + i] = value_of(job, job_logprob((double)logits[i], (double)row->max, inv_t, log_sum[t]));
-    }
+    for (int t = 0; t < entry_values(job); t++)
+        write_values(job->request.values, logits, (size_t)n, (double)row->max, 1.0 / row->temperatures[t], log_sum[t],
+                     values + (ptrdiff_t)t * n);
 }
 
 bool job_store_row(logitd_job *job, prompt_state *p, int irow, const project_row *row) {
     const int T = job->request.n_temperatures, N = job->n_top, K = job->request.n_token_ids;
-    const int values = job->request.values == LOGITD_LOGIT ? 1 : T;
+    const int values = entry_values(job);
     double *log_sum = p->log_sum + (ptrdiff_t)irow * T;
     if (!isfinite(row->max)) return false;
     for (int t = 0; t < T; t++) {
@@ -214,7 +233,7 @@ bool job_store_row(logitd_job *job, prompt_state *p, int irow, const project_row
         p->varentropy[at] = (float)MAX(0.0, row->sum_xxe[t] / s - mean * mean);
         p->next_logprob[at] = NAN;
         if (row->target_id < 0) continue;
-        const double logprob = job_logprob((double)row->target_logit, (double)row->max, 1.0 / temperature, log_sum[t]);
+        const double logprob = logprob_of(row->target_logit, (double)row->max, 1.0 / temperature, log_sum[t]);
         p->next_logprob[at] = (float)MIN(logprob, 0.0);
     }
     p->max[irow] = row->max;
@@ -270,7 +289,7 @@ logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow) {
     ASSERT(irow >= 0 && irow < logitd_job_rows_ready(job, iprompt));
     const prompt_state *p = &job->prompts[iprompt];
     const ptrdiff_t T = job->request.n_temperatures, N = job->n_top, K = job->request.n_token_ids;
-    const ptrdiff_t row = p->slot[irow], values = job->request.values == LOGITD_LOGIT ? 1 : T;
+    const ptrdiff_t row = p->slot[irow], values = entry_values(job);
     const int position = p->positions[irow];
     return (logitd_row){
         .position = position,
@@ -289,25 +308,11 @@ logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow) {
 
 void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,
                        float *out) {
+    ASSERT(itemperature >= 0 && itemperature < job->request.n_temperatures);
     const prompt_state *p = &job->prompts[iprompt];
     const ptrdiff_t row = p->slot[irow];
-    const double max = (double)p->max[row], inv_t = 1.0 / job->request.temperatures[itemperature],
-                 log_sum = p->log_sum[row * job->request.n_temperatures + itemperature];
-    ASSERT(itemperature >= 0 && itemperature < job->request.n_temperatures);
-    switch (job->request.values) {
-    case LOGITD_LOGIT:
-        memcpy(out, logits, n * sizeof *out);
-        break;
-    case LOGITD_PROB:
-        for (size_t i = 0; i < n; i++) out[i] = (float)exp(job_logprob((double)logits[i], max, inv_t, log_sum));
-        break;
-    case LOGITD_LOGPROB:
-        for (size_t i = 0; i < n; i++) {
-            const double logprob = job_logprob((double)logits[i], max, inv_t, log_sum);
-            out[i] = (float)MIN(logprob, 0.0);
-        }
-        break;
-    }
+    write_values(job->request.values, logits, n, (double)p->max[row], 1.0 / job->request.temperatures[itemperature],
+                 p->log_sum[row * job->request.n_temperatures + itemperature], out);
 }
 
 logitd_summary logitd_job_summary(const logitd_job *job, int iprompt, int itemperature) {
