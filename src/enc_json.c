@@ -213,20 +213,14 @@ static void put_top_row(enc_json *e, const logitd_row *row, buffer *out) {
 
 /// Rows as they are ready, until the piece is full. Moves on to the next stage after the last one.
 static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
-    const logitd_job *job = e->source->job;
     int n_rows = request_of(e)->prompts[e->iprompt].n_positions;
-    logitd_state state = logitd_job_state(job); // before rows_ready: the last rows are there when it is DONE
-    int n_ready = logitd_job_rows_ready(job, e->iprompt);
     size_t end = out->len + PIECE_BYTES;
     while (e->irow < n_rows && out->len < end && !out->failed) {
-        if (e->irow >= n_ready) {
-            if (state != LOGITD_FAILED) return ENC_WAIT;
-            e->error = *logitd_job_error(job);
-            return ENC_FAILED;
-        }
-        logitd_row row = logitd_job_row(job, e->iprompt, e->irow);
+        enc_step step = enc_row_ready(e->source, e->iprompt, e->irow, &e->error);
+        if (step != ENC_MORE) return step;
+        logitd_row row = logitd_job_row(e->source->job, e->iprompt, e->irow);
         if (request_of(e)->full) {
-            enc_step step = put_full_row(e, &row, out);
+            step = put_full_row(e, &row, out);
             if (step != ENC_MORE) return step;
         } else {
             put_top_row(e, &row, out);

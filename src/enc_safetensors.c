@@ -208,18 +208,11 @@ static enc_step put_row(enc_safetensors *e, size_t n_values, size_t end, buffer 
 
 /// Rows of a tensor as they are ready, until the piece is full. ENC_END: the tensor is complete.
 static enc_step put_rows(enc_safetensors *e, size_t n_values, buffer *out) {
-    const enc_source *s = e->source;
-    const int n_rows = s->request->request.prompts[e->iprompt].n_positions;
-    logitd_state state = logitd_job_state(s->job); // before rows_ready: the last rows are there when it is DONE
-    const int n_ready = logitd_job_rows_ready(s->job, e->iprompt);
+    const int n_rows = e->source->request->request.prompts[e->iprompt].n_positions;
     const size_t end = out->len + PIECE_BYTES;
     while (e->irow < n_rows && out->len < end && !out->failed) {
-        if (e->irow >= n_ready) {
-            if (state != LOGITD_FAILED) return ENC_WAIT;
-            e->error = *logitd_job_error(s->job);
-            return ENC_FAILED;
-        }
-        enc_step step = put_row(e, n_values, end, out);
+        enc_step step = enc_row_ready(e->source, e->iprompt, e->irow, &e->error);
+        if (step == ENC_MORE) step = put_row(e, n_values, end, out);
         if (step != ENC_MORE) return step;
     }
     return e->irow < n_rows ? ENC_MORE : ENC_END;

@@ -66,3 +66,11 @@ enc_step enc_may_begin(const enc_source *s, bool whole, logitd_error *err) {
     const float *logits;
     return r->full && i < r->n_prompts ? s->full_row(s->arg, i, 0, &logits, err) : ENC_MORE;
 }
+
+enc_step enc_row_ready(const enc_source *s, int iprompt, int irow, logitd_error *err) {
+    logitd_state state = logitd_job_state(s->job); // before rows_ready: a job that failed gets no more rows
+    if (irow < logitd_job_rows_ready(s->job, iprompt)) return ENC_MORE;
+    if (state != LOGITD_FAILED) return ENC_WAIT;
+    *err = *logitd_job_error(s->job);
+    return ENC_FAILED;
+}

@@ -50,5 +50,7 @@ void enc_put_usage(const enc_source *s, buffer *out);        // {"prompt_tokens"
 /// its first row are there too. A failure until then can still be an HTTP status. ENC_MORE, ENC_WAIT, or ENC_FAILED
 /// with the error.
 enc_step enc_may_begin(const enc_source *s, bool whole, logitd_error *err);
+/// Whether row irow of a prompt is there: ENC_MORE, ENC_WAIT, or ENC_FAILED with the error.
+enc_step enc_row_ready(const enc_source *s, int iprompt, int irow, logitd_error *err);
 
 #endif
