@@ -1,20 +1,17 @@
 /*
  * gguf.c: see gguf.h. Reading order: errors, names (a hash index), the parse (header, metadata, tensors), open and
- * close, getters.
+ * close, getters. How a checked value is read is gguf_value.h's.
  *
  * The parse trusts nothing: each count is held against a limit and against the bytes that are left before memory is
  * taken for it, and every value, string and array is walked once, so that the getters need no checks of the file.
  * Keys and tensor infos stay in the file; only a directory of pointers into it is kept. Does not guard against a file
  * that another program shortens while it is mapped: reading there ends the process (SIGBUS).
  */
-#include "gguf.h"
-
+#include "gguf_value.h"
 #include "limits.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,13 +22,9 @@
 #define ALIGNMENT_MIN     8         // the format's own; makes every tensor's address fit for its element type
 #define ALIGNMENT_MAX     (1 << 20) // against hostile files
 
-/// One metadata entry. A scalar is an array of one.
 typedef struct kv_entry {
     gguf_str key;
-    gguf_value_type type;
-    gguf_value_type element; // of an array; else = type
-    uint64_t n;              // elements of an array; else 1
-    const uint8_t *value;    // first element
+    gguf_value value;
 } kv_entry;
 
 /// Open addressing over the entries of one directory: slots hold entry + 1, 0 is free; at most half are taken.
@@ -52,16 +45,6 @@ struct gguf_file {
     int n_tensors;
     name_index kv_index, tensor_index;
     arena memory; // of all the above, and of this struct's path
-};
-
-static const struct {
-    const char *name;
-    uint8_t n_bytes; // 0: no fixed size
-} value_types[] = {
-    [GGUF_U8] = {"u8", 1},       [GGUF_I8] = {"i8", 1},   [GGUF_U16] = {"u16", 2}, [GGUF_I16] = {"i16", 2},
-    [GGUF_U32] = {"u32", 4},     [GGUF_I32] = {"i32", 4}, [GGUF_F32] = {"f32", 4}, [GGUF_BOOL] = {"bool", 1},
-    [GGUF_U64] = {"u64", 8},     [GGUF_I64] = {"i64", 8}, [GGUF_F64] = {"f64", 8}, [GGUF_STRING] = {"string", 0},
-    [GGUF_ARRAY] = {"array", 0},
 };
 
 // ------------------------------------------------------------------------------------------------------ errors
@@ -201,38 +184,39 @@ static logitd_status parse_string(parser *p, const char *what, const char *name,
 
 // ---------------------------------------------------------------------------------------------------- metadata
 
-/// Walks n elements of a type that is no array.
-static logitd_status parse_elements(parser *p, const kv_entry *kv) {
+/// Walks the elements of a value, whose `data` is where they begin. `key` is for messages.
+static logitd_status parse_elements(parser *p, gguf_str key, gguf_value *v) {
     size_t at = cursor_offset(&p->in);
     uint64_t left = (uint64_t)(p->in.end - p->in.p);
-    unsigned n_bytes = value_types[kv->element].n_bytes;
-    if (kv->n > left / (n_bytes ? n_bytes : 8)) {
+    unsigned n_bytes = gguf_type_bytes(v->element);
+    if (v->n > left / (n_bytes ? n_bytes : 8)) {
         return malformed(
             p, "truncated: the value of %s (%s, %" PRIu64 " of them) at byte %zu runs past the end of the file",
-            show(kv->key).text, value_types[kv->element].name, kv->n, at);
+            show(key).text, gguf_type_name(v->element), v->n, at);
     }
-    if (kv->element == GGUF_STRING) {
-        shown_name key = show(kv->key);
+    logitd_status status = LOGITD_OK;
+    if (v->element == GGUF_STRING) {
+        shown_name shown = show(key);
         gguf_str ignored;
-        logitd_status status = LOGITD_OK;
-        for (uint64_t i = 0; i < kv->n && !status; i++) status = parse_string(p, "a string of ", key.text, &ignored);
-        return status;
+        for (uint64_t i = 0; i < v->n && !status; i++) status = parse_string(p, "a string of ", shown.text, &ignored);
+    } else {
+        cursor_take(&p->in, v->n * n_bytes);
     }
-    const uint8_t *values = cursor_take(&p->in, kv->n * n_bytes);
-    for (uint64_t i = 0; kv->element == GGUF_BOOL && i < kv->n; i++) {
-        if (values[i] > 1) {
-            return malformed(p, "a bool of %s at byte %" PRIu64 " is %u; it must be 0 or 1", show(kv->key).text,
-                             (at + i), values[i]);
+    for (uint64_t i = 0; v->element == GGUF_BOOL && i < v->n; i++) {
+        if (v->data[i] > 1) {
+            return malformed(p, "a bool of %s at byte %" PRIu64 " is %u; it must be 0 or 1", show(key).text, (at + i),
+                             v->data[i]);
         }
     }
-    return LOGITD_OK;
+    v->n_bytes = cursor_offset(&p->in) - at;
+    return status;
 }
 
 static logitd_status parse_type(parser *p, gguf_str key, const char *what, gguf_value_type *out) {
     size_t at = cursor_offset(&p->in);
     uint32_t type = cursor_u32(&p->in);
     if (p->in.failed) return malformed(p, "truncated: the file ends inside %s of %s", what, show(key).text);
-    if (type >= ARRAY_LEN(value_types)) {
+    if (type >= GGUF_N_TYPES) {
         return malformed(p, "%s of %s at byte %zu is %u; GGUF has types 0 to 12", what, show(key).text, at, type);
     }
     *out = (gguf_value_type)type;
@@ -240,22 +224,23 @@ static logitd_status parse_type(parser *p, gguf_str key, const char *what, gguf_
 }
 
 static logitd_status parse_kv(parser *p, kv_entry *kv) {
+    gguf_value *v = &kv->value;
     logitd_status status = parse_string(p, "a metadata key", "", &kv->key);
     if (status) return status;
     if (kv->key.len == 0) return malformed(p, "an empty metadata key before byte %zu", cursor_offset(&p->in));
-    if ((status = parse_type(p, kv->key, "the type", &kv->type))) return status;
-    kv->element = kv->type;
-    kv->n = 1;
-    if (kv->type == GGUF_ARRAY) {
-        if ((status = parse_type(p, kv->key, "the element type", &kv->element))) return status;
-        if (kv->element == GGUF_ARRAY) {
+    if ((status = parse_type(p, kv->key, "the type", &v->type))) return status;
+    v->element = v->type;
+    v->n = 1;
+    if (v->type == GGUF_ARRAY) {
+        if ((status = parse_type(p, kv->key, "the element type", &v->element))) return status;
+        if (v->element == GGUF_ARRAY) {
             return malformed(p, "%s is an array of arrays, which is not supported", show(kv->key).text);
         }
-        kv->n = cursor_u64(&p->in);
+        v->n = cursor_u64(&p->in);
         if (p->in.failed) return malformed(p, "truncated: the file ends inside array %s", show(kv->key).text);
     }
-    kv->value = p->in.p;
-    return parse_elements(p, kv);
+    v->data = p->in.p;
+    return parse_elements(p, kv->key, v);
 }
 
 static logitd_status parse_metadata(parser *p, uint64_t n) {
@@ -483,167 +468,72 @@ int gguf_find(const gguf_file *file, const char *key) {
 }
 
 gguf_value_type gguf_kv_type(const gguf_file *file, int i) {
-    return file->kvs[i].type;
+    return file->kvs[i].value.type;
 }
 
-/// Integers of any width; bool too when asked.
-static bool read_int(gguf_value_type type, const uint8_t *value, bool bool_too, int64_t *out) {
-    if (type == GGUF_F32 || type == GGUF_F64 || type == GGUF_STRING || (type == GGUF_BOOL && !bool_too)) return false;
-    cursor in = cursor_make(value, value_types[type].n_bytes);
-    switch (value_types[type].n_bytes) {
-    case 1:
-        *out = type == GGUF_I8 ? (int8_t)cursor_u8(&in) : cursor_u8(&in);
-        return true;
-    case 2:
-        *out = type == GGUF_I16 ? (int16_t)cursor_u16(&in) : cursor_u16(&in);
-        return true;
-    case 4:
-        *out = type == GGUF_I32 ? (int32_t)cursor_u32(&in) : (int64_t)cursor_u32(&in);
-        return true;
-    default:
-        break;
-    }
-    uint64_t wide = cursor_u64(&in);
-    if (type == GGUF_U64 && wide > INT64_MAX) return false;
-    *out = (int64_t)wide;
-    return true;
+void gguf_kv_text(const gguf_file *file, int i, buffer *out) {
+    gguf_value_text(&file->kvs[i].value, out);
 }
 
-static bool read_float(gguf_value_type type, const uint8_t *value, double *out) {
-    cursor in = cursor_make(value, value_types[type].n_bytes);
-    int64_t integer;
-    if (type == GGUF_F32)
-        *out = (double)cursor_f32(&in);
-    else if (type == GGUF_F64)
-        *out = cursor_f64(&in);
-    else if (type == GGUF_U64)
-        *out = (double)cursor_u64(&in);
-    else if (read_int(type, value, false, &integer))
-        *out = (double)integer;
-    else
-        return false;
-    return true;
-}
-
-/// The entry of a key if it is a scalar (or an array), else NULL.
-static const kv_entry *find_kv(const gguf_file *file, const char *key, bool array) {
+/// The value of a key if it is a scalar (or an array), else NULL.
+static const gguf_value *find_value(const gguf_file *file, const char *key, bool array) {
     int i = gguf_find(file, key);
-    return i >= 0 && (file->kvs[i].type == GGUF_ARRAY) == array ? &file->kvs[i] : NULL;
-}
-
-static gguf_str read_string(cursor *in) {
-    uint64_t n = cursor_u64(in);
-    return (gguf_str){(const char *)cursor_take(in, n), n};
-}
-
-static cursor kv_cursor(const gguf_file *file, const kv_entry *kv) {
-    return cursor_make(kv->value, (size_t)(file->data + file->n_bytes - kv->value));
+    return i >= 0 && (file->kvs[i].value.type == GGUF_ARRAY) == array ? &file->kvs[i].value : NULL;
 }
 
 bool gguf_int(const gguf_file *file, const char *key, int64_t *out) {
-    const kv_entry *kv = find_kv(file, key, false);
-    return kv && read_int(kv->type, kv->value, false, out);
+    const gguf_value *v = find_value(file, key, false);
+    return v && gguf_value_int(v, 0, out);
 }
 
 bool gguf_float(const gguf_file *file, const char *key, double *out) {
-    const kv_entry *kv = find_kv(file, key, false);
-    return kv && read_float(kv->type, kv->value, out);
+    const gguf_value *v = find_value(file, key, false);
+    return v && gguf_value_float(v, 0, out);
 }
 
 bool gguf_bool(const gguf_file *file, const char *key, bool *out) {
-    const kv_entry *kv = find_kv(file, key, false);
-    if (!kv || kv->type != GGUF_BOOL) return false;
-    *out = kv->value[0] != 0;
+    const gguf_value *v = find_value(file, key, false);
+    if (!v || v->type != GGUF_BOOL) return false;
+    *out = v->data[0] != 0;
     return true;
 }
 
 bool gguf_string(const gguf_file *file, const char *key, gguf_str *out) {
-    const kv_entry *kv = find_kv(file, key, false);
-    if (!kv || kv->type != GGUF_STRING) return false;
-    cursor in = kv_cursor(file, kv);
-    *out = read_string(&in);
+    const gguf_value *v = find_value(file, key, false);
+    if (!v || v->type != GGUF_STRING) return false;
+    gguf_value_strings(v, out);
     return true;
 }
 
 bool gguf_array(const gguf_file *file, const char *key, gguf_value_type *type, uint64_t *n) {
-    const kv_entry *kv = find_kv(file, key, true);
-    if (!kv) return false;
-    *type = kv->element;
-    *n = kv->n;
+    const gguf_value *v = find_value(file, key, true);
+    if (!v) return false;
+    *type = v->element;
+    *n = v->n;
     return true;
 }
 
-/// An element of fixed size; NULL: no such array or element.
-static const uint8_t *array_element(const gguf_file *file, int kv, uint64_t i) {
-    const kv_entry *entry = kv >= 0 ? &file->kvs[kv] : NULL;
-    if (!entry || entry->type != GGUF_ARRAY || i >= entry->n) return NULL;
-    return entry->value + i * value_types[entry->element].n_bytes;
+/// The array at index kv if it has an element i, else NULL.
+static const gguf_value *array_with(const gguf_file *file, int kv, uint64_t i) {
+    const gguf_value *v = kv >= 0 ? &file->kvs[kv].value : NULL;
+    return v && v->type == GGUF_ARRAY && i < v->n ? v : NULL;
 }
 
 bool gguf_array_int(const gguf_file *file, int kv, uint64_t i, int64_t *out) {
-    const uint8_t *element = array_element(file, kv, i);
-    return element && read_int(file->kvs[kv].element, element, true, out);
+    const gguf_value *v = array_with(file, kv, i);
+    return v && gguf_value_int(v, i, out);
 }
 
 bool gguf_array_float(const gguf_file *file, int kv, uint64_t i, double *out) {
-    const uint8_t *element = array_element(file, kv, i);
-    return element && read_float(file->kvs[kv].element, element, out);
+    const gguf_value *v = array_with(file, kv, i);
+    return v && gguf_value_float(v, i, out);
 }
 
 bool gguf_array_strings(const gguf_file *file, const char *key, gguf_str *out, uint64_t n) {
-    const kv_entry *kv = find_kv(file, key, true);
-    if (!kv || kv->element != GGUF_STRING || kv->n != n) return false;
-    cursor in = kv_cursor(file, kv);
-    for (uint64_t i = 0; i < n; i++) out[i] = read_string(&in);
+    const gguf_value *v = find_value(file, key, true);
+    if (!v || v->element != GGUF_STRING || v->n != n) return false;
+    gguf_value_strings(v, out);
     return true;
-}
-
-/// The shortest decimal that reads back as the same number; whole numbers without an exponent.
-static void put_float(buffer *out, double value, bool single) {
-    bool whole = value > -1e15 && value < 1e15 && value == (double)(int64_t)value;
-    char text[40] = "";
-    for (int digits = 1; !whole && digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (single ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value) break;
-    }
-    if (whole) snprintf(text, sizeof text, "%.0f", value);
-    buffer_puts(out, text);
-}
-
-static void put_string(buffer *out, gguf_str s) {
-    size_t n = 0;
-    for (int i = 0; i < 60 && n < s.len; i++)
-        n += (size_t)MAX(1, utf8_char_len((const uint8_t *)s.data + n, s.len - n));
-    buffer text = {0};
-    utf8_append_lossy(&text, s.data, n);
-    for (size_t i = 0; i < text.len; i++) {
-        if ((uint8_t)text.data[i] >= ' ' && text.data[i] != 0x7F)
-            buffer_append(out, text.data + i, 1);
-        else
-            buffer_printf(out, text.data[i] == '\n' ? "\\n" : "\\x%02x", (unsigned)text.data[i]);
-    }
-    if (n < s.len) buffer_puts(out, "...");
-    buffer_free(&text);
-}
-
-void gguf_kv_text(const gguf_file *file, int i, buffer *out) {
-    const kv_entry *kv = &file->kvs[i];
-    cursor in = kv_cursor(file, kv);
-    int64_t integer;
-    double number;
-    if (kv->type == GGUF_ARRAY) {
-        buffer_printf(out, "%s[%" PRIu64 "]", value_types[kv->element].name, kv->n);
-    } else if (kv->type == GGUF_STRING) {
-        put_string(out, read_string(&in));
-    } else if (kv->type == GGUF_BOOL) {
-        buffer_puts(out, kv->value[0] ? "true" : "false");
-    } else if (kv->type == GGUF_U64) {
-        buffer_printf(out, "%" PRIu64, cursor_u64(&in));
-    } else if (read_int(kv->type, kv->value, false, &integer)) {
-        buffer_printf(out, "%" PRId64, integer);
-    } else if (read_float(kv->type, kv->value, &number)) {
-        put_float(out, number, kv->type == GGUF_F32);
-    }
 }
 
 int gguf_n_tensors(const gguf_file *file) {

@@ -16,7 +16,7 @@ import sys
 LAYERS = [
     ("api", ["include/logitd/*.h"], []),
     ("base", ["src/limits.[ch]", "src/util.[ch]", "src/sha256.[ch]"], ["api"]),
-    ("format", ["src/gguf.[ch]", "src/quant*.[ch]"], ["api", "base"]),
+    ("format", ["src/gguf*.[ch]", "src/quant*.[ch]"], ["api", "base"]),
     ("tokenizer", ["src/tokenizer.[ch]", "src/tok_*.[ch]"], ["api", "base", "format"]),
     ("backend", ["src/backend.h"], ["api", "base", "format"]),
     ("cpu", ["src/cpu/*.[ch]"], ["api", "base", "format", "backend"]),
