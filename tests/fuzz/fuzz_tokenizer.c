@@ -6,6 +6,7 @@
  */
 #include "fuzz.h"
 #include "tokenizer.h"
+#include "unit/gguf_bytes.h"
 #include <stdlib.h>
 
 #define MAX_TOKENIZERS 8
@@ -21,33 +22,10 @@ static int n_subjects;
 
 // ------------------------------------------------------------------------------------------------- tiny tokenizers
 
-static void put(buffer *b, uint64_t value, int n_bytes) {
-    for (int i = 0; i < n_bytes; i++) buffer_append(b, &(char){(char)(value >> (8 * i))}, 1);
-}
-
-static void put_text(buffer *b, const char *text) {
-    put(b, strlen(text), 8);
-    buffer_puts(b, text);
-}
-
-static void put_key(buffer *b, const char *key, gguf_value_type type) {
-    put_text(b, key);
-    put(b, type, 4);
-}
-
-static void put_array(buffer *b, const char *key, gguf_value_type type, size_t n) {
-    put_key(b, key, GGUF_ARRAY);
-    put(b, type, 4);
-    put(b, n, 8);
-}
-
-static void put_head(buffer *b, int n_kv, const char *model) {
-    buffer_puts(b, "GGUF");
-    put(b, 3, 4);
-    put(b, 0, 8);
-    put(b, (uint64_t)n_kv, 8);
+static void put_model(buffer *b, uint64_t n_kv, const char *model) {
+    put_head(b, 3, 0, n_kv);
     put_key(b, "tokenizer.ggml.model", GGUF_STRING);
-    put_text(b, model);
+    put_str(b, model);
 }
 
 /// GPT-2's letter for a byte, as UTF-8.
@@ -57,25 +35,25 @@ static void put_byte_letter(buffer *b, int byte) {
     for (int i = 0; i < byte; i++) n_before += !((i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174);
     if (!plain) code = 256 + n_before;
     const char two[] = {(char)(0xC0 | code >> 6), (char)(0x80 | (code & 0x3F)), 0}, one[] = {(char)code, 0};
-    put_text(b, code < 0x80 ? one : two);
+    put_str(b, code < 0x80 ? one : two);
 }
 
 static const char *const merges[][2] = {{"a", "b"}, {"ab", "a"},  {"b", "a"},        {"aba", "b"},
                                         {"1", "1"}, {"11", "11"}, {"\xC4\xA0", "a"}, {"\xC3\xA2", "\xC4\xB8"}};
 
 static void make_bpe(buffer *b) {
-    put_head(b, 5, "gpt2");
+    put_model(b, 5, "gpt2");
     put_key(b, "tokenizer.ggml.pre", GGUF_STRING);
-    put_text(b, "llama-bpe");
+    put_str(b, "llama-bpe");
     put_array(b, "tokenizer.ggml.tokens", GGUF_STRING, 256 + ARRAY_LEN(merges) + 2);
     for (int i = 0; i < 256; i++) put_byte_letter(b, i);
     for (size_t i = 0; i < ARRAY_LEN(merges); i++) {
         char joined[32];
         snprintf(joined, sizeof joined, "%s%s", merges[i][0], merges[i][1]);
-        put_text(b, joined);
+        put_str(b, joined);
     }
-    put_text(b, "<s>");
-    put_text(b, "<tool>");
+    put_str(b, "<s>");
+    put_str(b, "<tool>");
     put_array(b, "tokenizer.ggml.token_type", GGUF_I32, 256 + ARRAY_LEN(merges) + 2);
     for (size_t i = 0; i < 256 + ARRAY_LEN(merges); i++) put(b, TOKEN_NORMAL, 4);
     put(b, TOKEN_CONTROL, 4);
@@ -84,7 +62,7 @@ static void make_bpe(buffer *b) {
     for (size_t i = 0; i < ARRAY_LEN(merges); i++) {
         char pair[32];
         snprintf(pair, sizeof pair, "%s %s", merges[i][0], merges[i][1]);
-        put_text(b, pair);
+        put_str(b, pair);
     }
 }
 
@@ -93,25 +71,22 @@ static void make_spm(buffer *b) {
         "\xE2\x96\x81", "a", "b", "ab", "aba", "\xE2\x96\x81\x61", "ba", "\xC3\xA9", "\xE2\x96\x81\xE2\x96\x81",
         "\xE7\x8C\xAB"};
     const size_t n = 256 + ARRAY_LEN(pieces) + 2;
-    put_head(b, 5, "llama");
+    put_model(b, 5, "llama");
     put_array(b, "tokenizer.ggml.tokens", GGUF_STRING, n);
     for (int i = 0; i < 256; i++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);
-        put_text(b, name);
+        put_str(b, name);
     }
-    for (size_t i = 0; i < ARRAY_LEN(pieces); i++) put_text(b, pieces[i]);
-    put_text(b, "<s>");
-    put_text(b, "[T]");
+    for (size_t i = 0; i < ARRAY_LEN(pieces); i++) put_str(b, pieces[i]);
+    put_str(b, "<s>");
+    put_str(b, "[T]");
     put_array(b, "tokenizer.ggml.token_type", GGUF_I32, n);
     for (size_t i = 0; i < n - 2; i++) put(b, i < 256 ? TOKEN_BYTE : TOKEN_NORMAL, 4);
     put(b, TOKEN_CONTROL, 4);
     put(b, TOKEN_USER_DEFINED, 4);
     put_array(b, "tokenizer.ggml.scores", GGUF_F32, n);
-    for (size_t i = 0; i < n; i++) {
-        float score = i < 256 ? 0.0f : -(float)(i * 7 % 11);
-        buffer_append(b, &score, sizeof score);
-    }
+    for (size_t i = 0; i < n; i++) put_f32(b, i < 256 ? 0.0f : -(float)(i * 7 % 11));
     put_key(b, "tokenizer.ggml.bos_token_id", GGUF_U32);
     put(b, n - 2, 4);
 }

@@ -2,6 +2,7 @@
  * test_model_load.c: files that parse as GGUF but do not fit their own hyper-parameters end in a sentence; RoPE scaling
  * kinds give the frequencies that they name. (Numbers of whole models: tests/test_architectures.py.)
  */
+#include "gguf_bytes.h"
 #include "model.h"
 #include <math.h>
 #include <setjmp.h>
@@ -19,46 +20,20 @@ typedef struct tensor_spec {
     uint64_t dims[2];
 } tensor_spec;
 
-static void put(buffer *b, const void *bytes, size_t n) {
-    buffer_append(b, bytes, n);
-}
-static void put_u32(buffer *b, uint32_t x) {
-    put(b, &x, 4);
-}
-static void put_u64(buffer *b, uint64_t x) {
-    put(b, &x, 8);
-}
-
-static void put_string(buffer *b, const char *text) {
-    put_u64(b, strlen(text));
-    put(b, text, strlen(text));
-}
-
 static void put_key_u32(buffer *b, const char *key, uint32_t value) {
-    put_string(b, key);
-    put_u32(b, GGUF_U32);
-    put_u32(b, value);
+    put_key(b, key, GGUF_U32);
+    put(b, value, 4);
 }
 
 static void put_key_string(buffer *b, const char *key, const char *value) {
-    put_string(b, key);
-    put_u32(b, GGUF_STRING);
-    put_string(b, value);
-}
-
-static void put_key_f32(buffer *b, const char *key, float value) {
-    put_string(b, key);
-    put_u32(b, GGUF_F32);
-    put(b, &value, 4);
+    put_key(b, key, GGUF_STRING);
+    put_str(b, value);
 }
 
 /// A llama of width 4, one head, one layer, 8 tokens, feed-forward width 1, with these F32 tensors of zeros.
 static buffer make_file(const tensor_spec *tensors, int n_tensors, const char *scaling) {
     buffer b = {0};
-    put(&b, "GGUF", 4);
-    put_u32(&b, 3);
-    put_u64(&b, (uint64_t)n_tensors);
-    put_u64(&b, scaling ? 8 : 6);
+    put_head(&b, 3, (uint64_t)n_tensors, scaling ? 8 : 6);
     put_key_string(&b, "general.architecture", "llama");
     put_key_u32(&b, "llama.embedding_length", 4);
     put_key_u32(&b, "llama.block_count", 1);
@@ -67,23 +42,24 @@ static buffer make_file(const tensor_spec *tensors, int n_tensors, const char *s
     put_key_u32(&b, "llama.attention.head_count", 1);
     if (scaling) {
         put_key_string(&b, "llama.rope.scaling.type", scaling);
-        put_key_f32(&b, "llama.rope.scaling.factor", 4.0f);
+        put_key(&b, "llama.rope.scaling.factor", GGUF_F32);
+        put_f32(&b, 4.0f);
     }
     uint64_t offset = 0;
     for (int i = 0; i < n_tensors; i++) {
         uint64_t n = 1;
-        put_string(&b, tensors[i].name);
-        put_u32(&b, (uint32_t)tensors[i].n_dims);
+        put_str(&b, tensors[i].name);
+        put(&b, (uint32_t)tensors[i].n_dims, 4);
         for (int d = 0; d < tensors[i].n_dims; d++) {
-            put_u64(&b, tensors[i].dims[d]);
+            put(&b, tensors[i].dims[d], 8);
             n *= tensors[i].dims[d];
         }
-        put_u32(&b, 0); // F32
-        put_u64(&b, offset);
+        put(&b, 0, 4); // F32
+        put(&b, offset, 8);
         offset += (n * 4 + 31) / 32 * 32;
     }
-    while (b.len % 32 != 0) put(&b, "", 1);
-    for (uint64_t i = 0; i < offset; i++) put(&b, "", 1);
+    put_padding(&b, 32);
+    for (uint64_t i = 0; i < offset; i++) put(&b, 0, 1);
     assert_false(b.failed);
     return b;
 }

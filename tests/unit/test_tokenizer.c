@@ -2,6 +2,7 @@
  * tokenizer.c and its models on small vocabularies built in memory: merge order, fallbacks, special tokens, offsets;
  * what a file may not claim; that long words take no quadratic time. (Ids of real vocabularies: test_tokenizer.py.)
  */
+#include "gguf_bytes.h"
 #include "limits.h"
 #include "tokenizer.h"
 
@@ -32,56 +33,29 @@ typedef struct vocab {
     int space_prefix, add_bos; // -1: left out
 } vocab;
 
-static void put(buffer *b, uint64_t value, int n_bytes) {
-    for (int i = 0; i < n_bytes; i++) buffer_append(b, &(char){(char)(value >> (8 * i))}, 1);
-}
-
-static void put_str(buffer *b, const char *text) {
-    put(b, strlen(text), 8);
-    buffer_puts(b, text);
-}
-
-static void put_key(buffer *b, int *n, const char *key, gguf_value_type type) {
-    put_str(b, key);
-    put(b, type, 4);
-    ++*n;
-}
-
-static void put_array(buffer *b, int *n_kv, const char *key, gguf_value_type element, int n) {
-    put_key(b, n_kv, key, GGUF_ARRAY);
-    put(b, element, 4);
-    put(b, (uint64_t)n, 8);
-}
-
-static void put_strings(buffer *b, int *n_kv, const char *key, const char *const *texts, int n) {
-    put_array(b, n_kv, key, GGUF_STRING, n);
+static void put_strings(buffer *b, const char *key, const char *const *texts, int n) {
+    put_array(b, key, GGUF_STRING, (uint64_t)n);
     for (int i = 0; i < n; i++) put_str(b, texts[i]);
 }
 
 static buffer make_file(const vocab *v) {
     buffer kv = {0}, file = {0};
-    int n = 0;
-    if (v->model) put_key(&kv, &n, "tokenizer.ggml.model", GGUF_STRING), put_str(&kv, v->model);
-    if (v->pre) put_key(&kv, &n, "tokenizer.ggml.pre", GGUF_STRING), put_str(&kv, v->pre);
-    if (v->n_tokens) put_strings(&kv, &n, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
-    if (v->n_merges) put_strings(&kv, &n, "tokenizer.ggml.merges", v->merges, v->n_merges);
-    if (v->n_types) {
-        put_array(&kv, &n, "tokenizer.ggml.token_type", GGUF_I32, v->n_types);
-        for (int i = 0; i < v->n_types; i++) put(&kv, (uint64_t)v->types[i], 4);
-    }
-    if (v->n_scores) {
-        put_array(&kv, &n, "tokenizer.ggml.scores", GGUF_F32, v->n_scores);
-        for (int i = 0; i < v->n_scores; i++) buffer_append(&kv, &v->scores[i], 4);
-    }
-    if (v->bos_id != -1) put_key(&kv, &n, "tokenizer.ggml.bos_token_id", GGUF_U32), put(&kv, (uint64_t)v->bos_id, 4);
+    uint64_t n = 0;
+    if (v->model) n++, put_key(&kv, "tokenizer.ggml.model", GGUF_STRING), put_str(&kv, v->model);
+    if (v->pre) n++, put_key(&kv, "tokenizer.ggml.pre", GGUF_STRING), put_str(&kv, v->pre);
+    if (v->n_tokens) n++, put_strings(&kv, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
+    if (v->n_merges) n++, put_strings(&kv, "tokenizer.ggml.merges", v->merges, v->n_merges);
+    if (v->n_types) n++, put_array(&kv, "tokenizer.ggml.token_type", GGUF_I32, (uint64_t)v->n_types);
+    for (int i = 0; i < v->n_types; i++) put(&kv, (uint64_t)v->types[i], 4);
+    if (v->n_scores) n++, put_array(&kv, "tokenizer.ggml.scores", GGUF_F32, (uint64_t)v->n_scores);
+    for (int i = 0; i < v->n_scores; i++) put_f32(&kv, v->scores[i]);
+    if (v->bos_id != -1) n++, put_key(&kv, "tokenizer.ggml.bos_token_id", GGUF_U32), put(&kv, (uint64_t)v->bos_id, 4);
     if (v->space_prefix >= 0) {
-        put_key(&kv, &n, "tokenizer.ggml.add_space_prefix", GGUF_BOOL), put(&kv, (uint64_t)v->space_prefix, 1);
+        n++, put_key(&kv, "tokenizer.ggml.add_space_prefix", GGUF_BOOL), put(&kv, (uint64_t)v->space_prefix, 1);
     }
-    if (v->add_bos >= 0) put_key(&kv, &n, "tokenizer.ggml.add_bos_token", GGUF_BOOL), put(&kv, (uint64_t)v->add_bos, 1);
-    buffer_puts(&file, "GGUF");
-    put(&file, 3, 4);
-    put(&file, 0, 8);
-    put(&file, (uint64_t)n, 8);
+    if (v->add_bos >= 0)
+        n++, put_key(&kv, "tokenizer.ggml.add_bos_token", GGUF_BOOL), put(&kv, (uint64_t)v->add_bos, 1);
+    put_head(&file, 3, 0, n);
     buffer_append(&file, kv.data, kv.len);
     buffer_free(&kv);
     return file;
