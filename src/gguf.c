@@ -70,20 +70,6 @@ static logitd_status out_of_memory(parser *p) {
     return error_set(p->err, LOGITD_ENOMEM, "%s: no memory for the directory of the file", p->file->path);
 }
 
-/// A string of the file made fit for a message: in quotes, printable, at most 60 characters.
-typedef struct shown_name {
-    char text[72];
-} shown_name;
-
-static shown_name show(gguf_str s) {
-    shown_name shown = {0};
-    size_t n = MIN(s.len, (size_t)60);
-    for (size_t i = 0; i < n; i++) shown.text[i + 1] = s.data[i] < ' ' || s.data[i] > '~' ? '?' : s.data[i];
-    shown.text[0] = '\'';
-    memcpy(shown.text + n + 1, s.len > n ? "...'" : "'", s.len > n ? 5 : 2);
-    return shown;
-}
-
 // ------------------------------------------------------------------------------------------------------- names
 
 static uint32_t hash_bytes(const char *data, size_t n) { // FNV-1a
@@ -164,20 +150,19 @@ static logitd_status check_count(parser *p, const char *what, uint64_t n, uint64
     return LOGITD_OK;
 }
 
-/// `what` and `name` say in a message where the string stands.
-static logitd_status parse_string(parser *p, const char *what, const char *name, gguf_str *out) {
+/// `what` says in a message where the string stands.
+static logitd_status parse_string(parser *p, const char *what, gguf_str *out) {
     size_t at = cursor_offset(&p->in);
     uint64_t n = cursor_u64(&p->in);
-    if (p->in.failed) return malformed(p, "truncated: the file ends inside %s%s at byte %zu", what, name, at);
+    if (p->in.failed) return malformed(p, "truncated: the file ends inside %s at byte %zu", what, at);
     if (n > LIMIT_STRING_BYTES) {
-        return malformed(p, "%s%s at byte %zu has %" PRIu64 " bytes; at most %u are supported", what, name, at, n,
+        return malformed(p, "%s at byte %zu has %" PRIu64 " bytes; at most %u are supported", what, at, n,
                          LIMIT_STRING_BYTES);
     }
     out->data = (const char *)cursor_take(&p->in, n);
     out->len = n;
     if (p->in.failed) {
-        return malformed(p, "truncated: %s%s at byte %zu has %" PRIu64 " bytes, past the end of the file", what, name,
-                         at, n);
+        return malformed(p, "truncated: %s at byte %zu has %" PRIu64 " bytes, past the end of the file", what, at, n);
     }
     return LOGITD_OK;
 }
@@ -191,21 +176,22 @@ static logitd_status parse_elements(parser *p, gguf_str key, gguf_value *v) {
     unsigned n_bytes = gguf_type_bytes(v->element);
     if (v->n > left / (n_bytes ? n_bytes : 8)) {
         return malformed(
-            p, "truncated: the value of %s (%s, %" PRIu64 " of them) at byte %zu runs past the end of the file",
-            show(key).text, gguf_type_name(v->element), v->n, at);
+            p, "truncated: the value of '%s' (%s, %" PRIu64 " of them) at byte %zu runs past the end of the file",
+            gguf_show(key).text, gguf_type_name(v->element), v->n, at);
     }
     logitd_status status = LOGITD_OK;
     if (v->element == GGUF_STRING) {
-        shown_name shown = show(key);
+        char what[96];
         gguf_str ignored;
-        for (uint64_t i = 0; i < v->n && !status; i++) status = parse_string(p, "a string of ", shown.text, &ignored);
+        snprintf(what, sizeof what, "a string of '%s'", gguf_show(key).text);
+        for (uint64_t i = 0; i < v->n && !status; i++) status = parse_string(p, what, &ignored);
     } else {
         cursor_take(&p->in, v->n * n_bytes);
     }
     for (uint64_t i = 0; v->element == GGUF_BOOL && i < v->n; i++) {
         if (v->data[i] > 1) {
-            return malformed(p, "a bool of %s at byte %" PRIu64 " is %u; it must be 0 or 1", show(key).text, (at + i),
-                             v->data[i]);
+            return malformed(p, "a bool of '%s' at byte %" PRIu64 " is %u; it must be 0 or 1", gguf_show(key).text,
+                             (at + i), v->data[i]);
         }
     }
     v->n_bytes = cursor_offset(&p->in) - at;
@@ -215,9 +201,10 @@ static logitd_status parse_elements(parser *p, gguf_str key, gguf_value *v) {
 static logitd_status parse_type(parser *p, gguf_str key, const char *what, gguf_value_type *out) {
     size_t at = cursor_offset(&p->in);
     uint32_t type = cursor_u32(&p->in);
-    if (p->in.failed) return malformed(p, "truncated: the file ends inside %s of %s", what, show(key).text);
+    if (p->in.failed) return malformed(p, "truncated: the file ends inside %s of '%s'", what, gguf_show(key).text);
     if (type >= GGUF_N_TYPES) {
-        return malformed(p, "%s of %s at byte %zu is %u; GGUF has types 0 to 12", what, show(key).text, at, type);
+        return malformed(p, "%s of '%s' at byte %zu is %u; GGUF has types 0 to 12", what, gguf_show(key).text, at,
+                         type);
     }
     *out = (gguf_value_type)type;
     return LOGITD_OK;
@@ -225,7 +212,7 @@ static logitd_status parse_type(parser *p, gguf_str key, const char *what, gguf_
 
 static logitd_status parse_kv(parser *p, kv_entry *kv) {
     gguf_value *v = &kv->value;
-    logitd_status status = parse_string(p, "a metadata key", "", &kv->key);
+    logitd_status status = parse_string(p, "a metadata key", &kv->key);
     if (status) return status;
     if (kv->key.len == 0) return malformed(p, "an empty metadata key before byte %zu", cursor_offset(&p->in));
     if ((status = parse_type(p, kv->key, "the type", &v->type))) return status;
@@ -234,10 +221,10 @@ static logitd_status parse_kv(parser *p, kv_entry *kv) {
     if (v->type == GGUF_ARRAY) {
         if ((status = parse_type(p, kv->key, "the element type", &v->element))) return status;
         if (v->element == GGUF_ARRAY) {
-            return malformed(p, "%s is an array of arrays, which is not supported", show(kv->key).text);
+            return malformed(p, "'%s' is an array of arrays, which is not supported", gguf_show(kv->key).text);
         }
         v->n = cursor_u64(&p->in);
-        if (p->in.failed) return malformed(p, "truncated: the file ends inside array %s", show(kv->key).text);
+        if (p->in.failed) return malformed(p, "truncated: the file ends inside array '%s'", gguf_show(kv->key).text);
     }
     v->data = p->in.p;
     return parse_elements(p, kv->key, v);
@@ -252,7 +239,7 @@ static logitd_status parse_metadata(parser *p, uint64_t n) {
     for (; file->n_kv < (int)n; file->n_kv++) {
         if ((status = parse_kv(p, &file->kvs[file->n_kv]))) return status;
         if (!index_add(file, &file->kv_index, gguf_kv_key, file->n_kv)) {
-            return malformed(p, "metadata key %s occurs twice", show(file->kvs[file->n_kv].key).text);
+            return malformed(p, "metadata key '%s' occurs twice", gguf_show(file->kvs[file->n_kv].key).text);
         }
     }
     return LOGITD_OK;
@@ -265,8 +252,8 @@ static logitd_status unsupported_type(parser *p, gguf_str tensor, uint32_t id) {
     for (int i = 0; i < n_quant_types; i++) buffer_printf(&supported, "%s%s", i ? ", " : "", quant_types[i].name);
     const char *name = quant_name(id);
     logitd_status status =
-        malformed(p, "tensor %s has type %s (number %u), which is not supported; supported: %s", show(tensor).text,
-                  name ? name : "unknown", id, supported.data ? supported.data : "");
+        malformed(p, "tensor '%s' has type %s (number %u), which is not supported; supported: %s",
+                  gguf_show(tensor).text, name ? name : "unknown", id, supported.data ? supported.data : "");
     buffer_free(&supported);
     return status;
 }
@@ -276,22 +263,23 @@ static logitd_status measure_tensor(parser *p, gguf_tensor *tensor) {
     uint64_t n_weights = 1, n_bytes;
     for (int i = 0; i < tensor->n_dims; i++) {
         if (tensor->dims[i] < 1) {
-            return malformed(p, "dimension %d of tensor %s is %" PRIu64 "; it must be from 1 to 2^63 - 1", i,
-                             show(tensor->name).text, (uint64_t)tensor->dims[i]);
+            return malformed(p, "dimension %d of tensor '%s' is %" PRIu64 "; it must be from 1 to 2^63 - 1", i,
+                             gguf_show(tensor->name).text, (uint64_t)tensor->dims[i]);
         }
         if (__builtin_mul_overflow(n_weights, (uint64_t)tensor->dims[i], &n_weights) || n_weights > INT64_MAX) {
-            return malformed(p, "the dimensions of tensor %s multiply to more than 2^63 weights",
-                             show(tensor->name).text);
+            return malformed(p, "the dimensions of tensor '%s' multiply to more than 2^63 weights",
+                             gguf_show(tensor->name).text);
         }
     }
     const quant_type *type = tensor->type;
     if (tensor->dims[0] % type->block_weights != 0) {
-        return malformed(p, "a row of tensor %s has %" PRId64 " weights, which is no multiple of the %d in a %s block",
-                         show(tensor->name).text, tensor->dims[0], type->block_weights, type->name);
+        return malformed(p,
+                         "a row of tensor '%s' has %" PRId64 " weights, which is no multiple of the %d in a %s block",
+                         gguf_show(tensor->name).text, tensor->dims[0], type->block_weights, type->name);
     }
     uint64_t n_blocks = n_weights / (uint64_t)type->block_weights;
     if (__builtin_mul_overflow(n_blocks, (uint64_t)type->block_bytes, &n_bytes)) {
-        return malformed(p, "tensor %s has more than 2^64 bytes", show(tensor->name).text);
+        return malformed(p, "tensor '%s' has more than 2^64 bytes", gguf_show(tensor->name).text);
     }
     tensor->n_bytes = n_bytes;
     return LOGITD_OK;
@@ -299,18 +287,19 @@ static logitd_status measure_tensor(parser *p, gguf_tensor *tensor) {
 
 /// Reads one tensor info; its offset, whose origin is not known yet, goes to *offset.
 static logitd_status parse_tensor(parser *p, gguf_tensor *tensor, uint64_t *offset) {
-    logitd_status status = parse_string(p, "a tensor name", "", &tensor->name);
+    logitd_status status = parse_string(p, "a tensor name", &tensor->name);
     if (status) return status;
     if (tensor->name.len == 0) return malformed(p, "an empty tensor name before byte %zu", cursor_offset(&p->in));
     uint32_t n_dims = cursor_u32(&p->in);
     if (!p->in.failed && (n_dims < 1 || n_dims > 4)) {
-        return malformed(p, "tensor %s has %u dimensions; 1 to 4 are supported", show(tensor->name).text, n_dims);
+        return malformed(p, "tensor '%s' has %u dimensions; 1 to 4 are supported", gguf_show(tensor->name).text,
+                         n_dims);
     }
     for (uint32_t i = 0; i < 4; i++) tensor->dims[i] = i < n_dims ? (int64_t)cursor_u64(&p->in) : 1;
     uint32_t type_id = cursor_u32(&p->in);
     *offset = cursor_u64(&p->in);
     if (p->in.failed)
-        return malformed(p, "truncated: the file ends inside the info of tensor %s", show(tensor->name).text);
+        return malformed(p, "truncated: the file ends inside the info of tensor '%s'", gguf_show(tensor->name).text);
     tensor->n_dims = (int)n_dims;
     tensor->type = quant_find(type_id);
     if (!tensor->type) return unsupported_type(p, tensor->name, type_id);
@@ -322,14 +311,14 @@ static logitd_status place_tensor(parser *p, gguf_tensor *tensor, uint64_t data_
                                   uint64_t alignment) {
     uint64_t n_data = p->file->n_bytes > data_start ? p->file->n_bytes - data_start : 0;
     if (offset % alignment != 0) {
-        return malformed(p, "the offset %" PRIu64 " of tensor %s is no multiple of the alignment %" PRIu64, offset,
-                         show(tensor->name).text, alignment);
+        return malformed(p, "the offset %" PRIu64 " of tensor '%s' is no multiple of the alignment %" PRIu64, offset,
+                         gguf_show(tensor->name).text, alignment);
     }
     if (offset > n_data || tensor->n_bytes > n_data - offset) {
         return malformed(p,
-                         "truncated or damaged: tensor %s has %" PRIu64 " bytes at offset %" PRIu64
+                         "truncated or damaged: tensor '%s' has %" PRIu64 " bytes at offset %" PRIu64
                          " of the data, which has %" PRIu64 " bytes",
-                         show(tensor->name).text, tensor->n_bytes, offset, n_data);
+                         gguf_show(tensor->name).text, tensor->n_bytes, offset, n_data);
     }
     tensor->data = p->file->data + data_start + offset;
     return LOGITD_OK;
@@ -364,7 +353,7 @@ static logitd_status parse_tensors(parser *p, uint64_t n) {
         int i = file->n_tensors;
         if ((status = parse_tensor(p, &file->tensors[i], &offsets[i]))) return status;
         if (!index_add(file, &file->tensor_index, tensor_name, i)) {
-            return malformed(p, "tensor name %s occurs twice", show(file->tensors[i].name).text);
+            return malformed(p, "tensor name '%s' occurs twice", gguf_show(file->tensors[i].name).text);
         }
     }
     uint64_t data_start = (cursor_offset(&p->in) + alignment - 1) / alignment * alignment;

@@ -41,6 +41,12 @@ typedef struct gguf_str {
     size_t len;
 } gguf_str;
 
+/// A string made fit for a message: printable ASCII, "?" for anything else, "..." after 60 bytes.
+typedef struct gguf_shown {
+    char text[64];
+} gguf_shown;
+gguf_shown gguf_show(gguf_str s);
+
 static inline bool gguf_str_is(gguf_str s, const char *text) {
     return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
 }

@@ -1,4 +1,4 @@
-// gguf_value.c: see gguf_value.h.
+// gguf_value.c: see gguf_value.h; and gguf_show of gguf.h.
 #include "gguf_value.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -107,6 +107,14 @@ static void put_string(buffer *out, gguf_str s) {
     }
     if (n < s.len) buffer_puts(out, "...");
     buffer_free(&text);
+}
+
+gguf_shown gguf_show(gguf_str s) {
+    gguf_shown shown;
+    const size_t n = MIN(s.len, (size_t)60);
+    for (size_t i = 0; i < n; i++) shown.text[i] = s.data[i] < ' ' || s.data[i] > '~' ? '?' : s.data[i];
+    memcpy(shown.text + n, s.len > n ? "..." : "", s.len > n ? 4 : 1);
+    return shown;
 }
 
 void gguf_value_text(const gguf_value *v, buffer *out) {

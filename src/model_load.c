@@ -55,8 +55,8 @@ static logitd_status unknown_arch(const gguf_file *file, gguf_str name, logitd_e
         const size_t n = strlen(known);
         snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", model_archs[i].name);
     }
-    return error_set(err, LOGITD_EFORMAT, "%s: the architecture \"%.*s\" is not supported; supported are %s",
-                     gguf_path(file), (int)MIN(name.len, 60), name.data, known);
+    return error_set(err, LOGITD_EFORMAT, "%s: the architecture \"%s\" is not supported; supported are %s",
+                     gguf_path(file), gguf_show(name).text, known);
 }
 
 logitd_status model_read_hparams(const gguf_file *file, const model_arch **arch_out, model_hparams *hp,
@@ -152,9 +152,9 @@ static logitd_status apply_scaling(const gguf_file *file, const model_arch *arch
             for (int i = 0; i < hp->n_rot / 2; i++) inv_freq[i] /= factor;
         } else if (!gguf_str_is(kind, "none")) {
             error_set(&first, LOGITD_EFORMAT,
-                      "%s: RoPE scaling \"%.*s\" is not supported; supported are none, linear, yarn, and llama3 by its "
+                      "%s: RoPE scaling \"%s\" is not supported; supported are none, linear, yarn, and llama3 by its "
                       "rope_freqs tensor",
-                      gguf_path(file), (int)MIN(kind.len, 40), kind.data);
+                      gguf_path(file), gguf_show(kind).text);
         }
     }
     if (first.status && err) *err = first;
@@ -313,8 +313,8 @@ static backend_weight *bind(loader *l, const gguf_tensor *t, bool vector, int to
     const bool fits = vector ? t->n_dims == 1 && t->dims[0] == total_out
                              : t->n_dims == 2 && t->dims[0] == n_in && t->dims[1] == total_out;
     if (!fits) {
-        error_set(l->err, LOGITD_EFORMAT, "%s: the tensor %.*s is [%lld, %lld]; the model's sizes ask for [%d, %d]",
-                  gguf_path(l->file), (int)t->name.len, t->name.data, (long long)(vector ? t->dims[0] : t->dims[1]),
+        error_set(l->err, LOGITD_EFORMAT, "%s: the tensor %s is [%lld, %lld]; the model's sizes ask for [%d, %d]",
+                  gguf_path(l->file), gguf_show(t->name).text, (long long)(vector ? t->dims[0] : t->dims[1]),
                   (long long)(vector ? t->dims[1] : t->dims[0]), total_out, n_in);
         return NULL;
     }
@@ -401,8 +401,8 @@ static bool bind_all(loader *l) {
         for (int d = 0; d < t->n_dims; d++) ASSERT(t->dims[d] >= 1);
         m->n_params += (uint64_t)(t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3]);
         if (l->bound[i]) continue;
-        error_set(l->err, LOGITD_EFORMAT, "%s: the tensor %.*s is not part of the architecture %s as it is known here",
-                  gguf_path(l->file), (int)MIN(t->name.len, 100), t->name.data, m->arch->name);
+        error_set(l->err, LOGITD_EFORMAT, "%s: the tensor %s is not part of the architecture %s as it is known here",
+                  gguf_path(l->file), gguf_show(t->name).text, m->arch->name);
         return false;
     }
     return true;

@@ -74,11 +74,10 @@ static bool merge_parts(gguf_str text, uint8_t *bytes, size_t *n_left, size_t *n
 }
 
 static logitd_status add_merge(tokenizer *t, gguf_str text, uint32_t rank, uint8_t *bytes, logitd_error *err) {
-    char shown[64];
     size_t n_left, n_right;
     if (!merge_parts(text, bytes, &n_left, &n_right)) {
         return error_set(err, LOGITD_EFORMAT, "tokenizer.ggml.merges[%u] is \"%s\", not two tokens and a space between",
-                         rank, tok_printable(text, shown));
+                         rank, gguf_show(text).text);
     }
     int32_t left = tok_find(t, bytes, n_left), right = tok_find(t, bytes + n_left, n_right);
     int32_t merged = tok_find(t, bytes, n_left + n_right);
@@ -86,7 +85,7 @@ static logitd_status add_merge(tokenizer *t, gguf_str text, uint32_t rank, uint8
         return error_set(err, LOGITD_EFORMAT,
                          "tokenizer.ggml.merges[%u], \"%s\", names a token that is not in the "
                          "vocabulary",
-                         rank, tok_printable(text, shown));
+                         rank, gguf_show(text).text);
     }
     merge_slot *slot = find_merge(t->bpe, left, right);
     if (slot->key == NO_KEY) { // of two equal merges the first counts

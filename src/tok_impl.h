@@ -130,8 +130,6 @@ struct tok_work {
 
 logitd_status tok_no_memory(logitd_error *err);
 logitd_status tok_push(tok_work *w, int32_t id); // its offset is for the model to set, at the end of a piece
-/// A file's string made fit for a message: printable, cut at 60 bytes.
-const char *tok_printable(gguf_str text, char out[64]);
 /// Makes room for `need` elements of *array (malloc'ed, contents kept); false: no memory.
 bool tok_grow(void **array, size_t *cap, size_t need, size_t size);
 

@@ -153,10 +153,9 @@ const pre_row *pre_find(gguf_str name, logitd_error *err) {
     for (size_t i = 0; i < ARRAY_LEN(pre_rows); i++) {
         if (gguf_str_is(name, pre_rows[i].name)) return &pre_rows[i];
     }
-    char shown[64];
     buffer names = {0};
     for (size_t i = 0; i < ARRAY_LEN(pre_rows); i++) buffer_printf(&names, i ? ", %s" : "%s", pre_rows[i].name);
-    error_set(err, LOGITD_EFORMAT, "tokenizer.ggml.pre is \"%s\"; supported: %s", tok_printable(name, shown),
+    error_set(err, LOGITD_EFORMAT, "tokenizer.ggml.pre is \"%s\"; supported: %s", gguf_show(name).text,
               names.data ? names.data : "");
     buffer_free(&names);
     return NULL;

@@ -84,13 +84,6 @@ bool tok_grow(void **array, size_t *cap, size_t need, size_t size) {
     return true;
 }
 
-const char *tok_printable(gguf_str text, char out[64]) {
-    size_t n = MIN(text.len, (size_t)60);
-    for (size_t i = 0; i < n; i++) out[i] = text.data[i] >= 0x20 && text.data[i] < 0x7F ? text.data[i] : '?';
-    memcpy(out + n, text.len > n ? "..." : "", text.len > n ? 4 : 1);
-    return out;
-}
-
 void token_vec_free(token_vec *v) {
     free(v->ids);
     free(v->offsets);
@@ -151,9 +144,8 @@ static int byte_of_text(gguf_str text) {
 }
 
 static logitd_status duplicate(logitd_error *err, gguf_str text, int32_t id) {
-    char shown[64];
     return error_set(err, LOGITD_EFORMAT, "tokenizer.ggml.tokens has \"%s\" twice, the second time at %d",
-                     tok_printable(text, shown), id);
+                     gguf_show(text).text, id);
 }
 
 /// Stores the bytes of token `id` at `at` (starts[id] is set) and enters it where texts are looked up.
@@ -162,12 +154,11 @@ static logitd_status add_token(tokenizer *t, int32_t id, gguf_str text, logitd_e
     int kind = t->kinds[id];
     if (kind == TOKEN_BYTE) {
         int byte = byte_of_text(text);
-        char shown[64];
         if (byte < 0) {
             return error_set(err, LOGITD_EFORMAT,
                              "tokenizer.ggml.tokens[%d] is \"%s\", but a byte token is <0x00> to "
                              "<0xFF>",
-                             id, tok_printable(text, shown));
+                             id, gguf_show(text).text);
         }
         if (t->byte_ids[byte] >= 0) return duplicate(err, text, id);
         t->byte_ids[byte] = id;
@@ -242,10 +233,9 @@ static logitd_status find_model(tokenizer *t, const gguf_file *file, logitd_erro
             return LOGITD_OK;
         }
     }
-    char shown[64];
     return error_set(err, LOGITD_EFORMAT,
                      "tokenizer.ggml.model is \"%s\"; supported: gpt2 (byte-level BPE), llama (SentencePiece-style)",
-                     tok_printable(name, shown));
+                     gguf_show(name).text);
 }
 
 static logitd_status read_id(const tokenizer *t, const gguf_file *file, const char *key, int *out, logitd_error *err) {

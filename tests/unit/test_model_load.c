@@ -150,12 +150,46 @@ static void test_rope_scaling(void **state) {
     assert_non_null(strstr(err.message, "yarn"));
 }
 
+/// Whatever a file says, a message about it cannot move a terminal's cursor.
+static void assert_printable(const char *message) {
+    for (const char *c = message; *c; c++)
+        if (*c < ' ' || *c > '~') fail_msg("%s", message);
+}
+
+static void test_names_in_messages(void **state) {
+    (void)state;
+    logitd_error err = {0};
+    tensor_spec tensors[N_TENSORS];
+    memcpy(tensors, good, sizeof good);
+    tensors[N_TENSORS - 1].name = "\x1B[2Jextra\xFF";
+    assert_int_equal(load(tensors, N_TENSORS, NULL, NULL, &err), LOGITD_EFORMAT);
+    assert_printable(err.message);
+    assert_non_null(strstr(err.message, "the tensor ?[2Jextra? is not part of the architecture llama"));
+    assert_int_equal(load(good, N_TENSORS - 1, "spi\nral", NULL, &err), LOGITD_EFORMAT);
+    assert_printable(err.message);
+    assert_non_null(strstr(err.message, "RoPE scaling \"spi?ral\""));
+
+    buffer bytes = {0};
+    gguf_file *file;
+    const model_arch *arch;
+    model_hparams hp;
+    put_head(&bytes, 3, 0, 1);
+    put_key_string(&bytes, "general.architecture", "\x1B[31mllama");
+    assert_int_equal(gguf_open_memory(bytes.data, bytes.len, &file, &err), LOGITD_OK);
+    assert_int_equal(model_read_hparams(file, &arch, &hp, &err), LOGITD_EFORMAT);
+    assert_printable(err.message);
+    assert_non_null(strstr(err.message, "the architecture \"?[31mllama\" is not supported"));
+    gguf_close(file);
+    buffer_free(&bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_vector_for_a_matrix),
         cmocka_unit_test(test_missing_and_extra),
         cmocka_unit_test(test_rope_scaling),
+        cmocka_unit_test(test_names_in_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
