@@ -11,11 +11,10 @@
 #include "api_error.h"
 #include "http_coding.h"
 #include "http_conns.h"
+#include "http_listen.h"
 #include "limits.h"
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +22,6 @@
 #include <unistd.h>
 
 #define STREAM_BLOCK_BYTES (64u << 10) // what libmicrohttpd asks of a streamed reply at once
-#define PEM_BYTES_MAX      (1 << 20)   // of a certificate chain or a key
 #define ALLOW_BYTES        64          // of an Allow header
 
 typedef struct exchange {
@@ -573,67 +571,6 @@ static void on_mhd_log(void *cls, const char *format, va_list args) {
     log_line(LOG_DEBUG, "libmicrohttpd: %s", line);
 }
 
-/// Whether the listening socket is for this machine alone.
-static bool listens_on_loopback(int fd) {
-    struct sockaddr_storage address = {0};
-    socklen_t n = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &n) != 0) return false;
-    if (address.ss_family == AF_INET6) {
-        struct sockaddr_in6 v6;
-        memcpy(&v6, &address, sizeof v6);
-        return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
-    }
-    struct sockaddr_in v4;
-    memcpy(&v4, &address, sizeof v4);
-    return address.ss_family == AF_INET && ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-}
-
-static void write_url(http_server *s) {
-    struct sockaddr_storage address;
-    socklen_t n = sizeof address;
-    char host[64] = "?", port[16] = "?";
-    if (getsockname(s->listen_fd, (struct sockaddr *)&address, &n) == 0) {
-        getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV);
-    }
-    snprintf(s->url, sizeof s->url, strchr(host, ':') ? "%s://[%s]:%s" : "%s://%s:%s",
-             s->options.tls_cert_path ? "https" : "http", host, port);
-}
-
-static logitd_status open_socket(http_server *s, logitd_error *err) {
-    const char *host = s->options.host ? s->options.host : "127.0.0.1";
-    char port[16];
-    snprintf(port, sizeof port, "%d", s->options.port);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
-    int failure = getaddrinfo(host, port, &hints, &found);
-    if (failure) {
-        return error_set(err, LOGITD_EIO, "cannot listen on host \"%s\": %s; choose a name or address with --host",
-                         host, gai_strerror(failure));
-    }
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), one = 1;
-    bool listening = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
-                     bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0;
-    int why = errno;
-    freeaddrinfo(found);
-    s->listen_fd = fd;
-    s->on_loopback = listening && listens_on_loopback(fd);
-    if (listening) return LOGITD_OK;
-    return error_set(err, LOGITD_EIO, "cannot listen on %s port %d: %s; choose another with --host and --port", host,
-                     s->options.port, strerror(why));
-}
-
-static logitd_status read_pem(const char *path, buffer *out, logitd_error *err) {
-    FILE *file = fopen(path, "r");
-    if (!file) return error_set(err, LOGITD_EIO, "cannot open %s: %s", path, strerror(errno));
-    char chunk[4096];
-    size_t n;
-    while ((n = fread(chunk, 1, sizeof chunk, file)) > 0 && out->len < PEM_BYTES_MAX) buffer_append(out, chunk, n);
-    explicit_bzero(chunk, sizeof chunk);
-    fclose(file);
-    if (out->len > 0 && out->len < PEM_BYTES_MAX && !out->failed) return LOGITD_OK;
-    return error_set(err, LOGITD_EIO, "%s cannot be read, is empty or is larger than %d bytes", path, PEM_BYTES_MAX);
-}
-
 /// `tls`: options for HTTPS, ended by MHD_OPTION_END; none for HTTP.
 static struct MHD_Daemon *start_mhd(http_server *s, unsigned flags, const struct MHD_OptionItem *tls) {
     return MHD_start_daemon(flags | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
@@ -651,8 +588,8 @@ static logitd_status start_daemon(http_server *s, logitd_error *err) {
     buffer cert = {0}, key = {0};
     logitd_status status = LOGITD_OK;
     if (o->tls_cert_path) {
-        status = read_pem(o->tls_cert_path, &cert, err);
-        if (!status) status = read_pem(o->tls_key_path, &key, err);
+        status = http_read_pem(o->tls_cert_path, &cert, err);
+        if (!status) status = http_read_pem(o->tls_key_path, &key, err);
     }
     if (!status) {
         const struct MHD_OptionItem end = {MHD_OPTION_END, 0, NULL}, tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, cert.data},
@@ -681,10 +618,13 @@ logitd_status http_server_create(const http_options *options, http_server **out,
     s->no_memory = make_no_memory_reply();
     logitd_status status = s->no_memory ? http_conns_create(on_hang_up, s, &s->conns, err)
                                         : error_set(err, LOGITD_ENOMEM, "no memory for the HTTP server");
-    if (!status) status = open_socket(s, err);
-    if (!status) status = start_daemon(s, err);
+    if (!status) status = http_listen(options->host ? options->host : "127.0.0.1", options->port, &s->listen_fd, err);
     if (!status) {
-        write_url(s);
+        s->on_loopback = http_listens_on_loopback(s->listen_fd);
+        http_listen_url(s->listen_fd, options->tls_cert_path != NULL, s->url, sizeof s->url);
+        status = start_daemon(s, err);
+    }
+    if (!status) {
         *out = s;
         return LOGITD_OK;
     }
