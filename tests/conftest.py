@@ -52,6 +52,15 @@ def model_path():
     return find
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Path of a model of 0.4 million weights and 1,024 tokens: what is tested with it is the server, also where a step is
+    slow (sanitizers)."""
+    import arch_models  # brings NumPy and gguf, which most tests do without
+
+    return arch_models.write("llama_mha", tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
 @pytest.fixture
 def start_server(logitd):
     """start_server(model, *args) starts one more server; all of them are ended, and must exit 0, after the test."""

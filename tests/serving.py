@@ -9,6 +9,7 @@ import json
 import queue
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -41,6 +42,20 @@ class Reply:
     def lines(self, **options):
         """The objects of an ndjson reply."""
         return [json.loads(line, **options) for line in self.body.splitlines()]
+
+
+def request_bytes(body, path="/distribution", extra=""):
+    """A POST as it goes over the wire. `body`: bytes as they are, anything else as JSON; `extra`: further headers."""
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def read_reply(connection):
+    """The reply that a raw connection gets next."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return Reply(response.status, response.headers, response.read())
 
 
 class Server:
@@ -91,6 +106,12 @@ class Server:
             return Reply(response.status, response.headers, response.read())
         finally:
             connection.close()
+
+    def connect(self, source=None):
+        """A raw connection. Bound to the loopback address `source` only if need be: bind takes no port that closed
+        connections still hold, and there are 28,000."""
+        host, port = self.netloc.split(":")
+        return socket.create_connection((host, int(port)), timeout=PATIENCE_S, source_address=source and (source, 0))
 
     def get(self, path, headers=()):
         return self.request("GET", path, None, headers)

@@ -46,11 +46,6 @@ def emulated(logitd, monkeypatch):
     return use
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("cuda") / "tiny.gguf")
-
-
 def results(server, **request):
     reply = server.distribution(**request)
     assert reply["numerics"]["backend"] == "cuda"

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import arch_models
 import pytest
 from serving import Server
 
@@ -11,8 +10,8 @@ ALL_CHECKS = "not_a_server_error,status_code_conformance,content_type_conformanc
 
 
 @pytest.fixture(scope="module")
-def server(logitd, tmp_path_factory):
-    with Server(logitd, arch_models.write("llama_mha", tmp_path_factory.mktemp("openapi") / "tiny.gguf")) as running:
+def server(logitd, tiny):
+    with Server(logitd, tiny) as running:
         yield running
 
 

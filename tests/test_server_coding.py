@@ -7,7 +7,6 @@ import http.client
 import json
 import zlib
 
-import arch_models
 import pytest
 import zstandard
 from serving import Server
@@ -23,9 +22,8 @@ DECODE = {"gzip": gzip.decompress, "zstd": unzstd}
 
 
 @pytest.fixture(scope="module")
-def tiny(logitd, tmp_path_factory):
-    path = arch_models.write("llama_mha", tmp_path_factory.mktemp("coding") / "tiny.gguf")
-    with Server(logitd, path, "--batch-tokens", 1) as running:
+def server(logitd, tiny):
+    with Server(logitd, tiny, "--batch-tokens", 1) as running:
         yield running
 
 
@@ -40,10 +38,10 @@ def comparable(reply_format, body):
 @pytest.mark.parametrize("coding", DECODE)
 @pytest.mark.parametrize("reply_format", ["json", "ndjson", "safetensors"])
 @pytest.mark.parametrize("top_n", [3, "full"])
-def test_the_same_bytes(tiny, coding, reply_format, top_n):
+def test_the_same_bytes(server, coding, reply_format, top_n):
     body = {"prompt": [LONG, "x"], "top_n": top_n, "format": reply_format, "temperatures": [0.5, 1]}
-    plain = tiny.post("/distribution", body)
-    coded = tiny.post("/distribution", body, {"Accept-Encoding": coding})
+    plain = server.post("/distribution", body)
+    coded = server.post("/distribution", body, {"Accept-Encoding": coding})
     assert plain.status == coded.status == 200
     assert "Content-Encoding" not in plain.headers and "Accept-Encoding" in plain.headers["Vary"]
     assert coded.headers["Content-Encoding"] == coding and "Accept-Encoding" in coded.headers["Vary"]
@@ -57,32 +55,32 @@ def test_the_same_bytes(tiny, coding, reply_format, top_n):
     ("gzip, deflate", "gzip"), ("gzip, deflate, br, zstd", "zstd"), ("zstd;q=0.1, gzip;q=0.2", "gzip"),
     ("br", None), ("gzip;q=0", None), ("identity, gzip;q=0.5", None), ("identity", None),
 ])  # fmt: skip
-def test_negotiation(tiny, accepted, coding):
-    reply = tiny.get("/model", {"Accept-Encoding": accepted})
+def test_negotiation(server, accepted, coding):
+    reply = server.get("/model", {"Accept-Encoding": accepted})
     assert reply.headers["Content-Encoding"] == coding
     model = json.loads(DECODE[coding](reply.body) if coding else reply.body)
-    assert model == tiny.get("/model").json()
+    assert model == server.get("/model").json()
 
 
-def test_errors_and_short_replies_stay_as_they_are(tiny):
-    reply = tiny.post("/distribution", {"prompt": 5}, {"Accept-Encoding": "gzip"})
+def test_errors_and_short_replies_stay_as_they_are(server):
+    reply = server.post("/distribution", {"prompt": 5}, {"Accept-Encoding": "gzip"})
     assert reply.status == 400 and "Content-Encoding" not in reply.headers and reply.json()["error"]
-    reply = tiny.post("/tokenize", {"text": "a"}, {"Accept-Encoding": "gzip"})
+    reply = server.post("/tokenize", {"text": "a"}, {"Accept-Encoding": "gzip"})
     assert "Content-Encoding" not in reply.headers and len(reply.json()["tokens"]) == 1
 
 
-def test_head(tiny):
-    reply = tiny.request("HEAD", "/model", None, {"Accept-Encoding": "gzip"})
+def test_head(server):
+    reply = server.request("HEAD", "/model", None, {"Accept-Encoding": "gzip"})
     assert reply.status == 200 and reply.body == b"" and reply.headers["Content-Encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("coding", DECODE)
-def test_the_first_line_comes_early(tiny, coding):
+def test_the_first_line_comes_early(server, coding):
     """What has been computed can be read although the stream has not ended."""
-    connection = http.client.HTTPConnection(tiny.netloc, timeout=600)
+    connection = http.client.HTTPConnection(server.netloc, timeout=600)
     n_prompts = 900  # half a minute of them; nobody waits for their end
     body = json.dumps({"prompt": [LONG] * n_prompts, "top_n": 1, "format": "ndjson"})
-    before = tiny.get("/health").json()["tokens"]
+    before = server.get("/health").json()["tokens"]
     connection.request("POST", "/distribution", body, {"Content-Type": "application/json", "Accept-Encoding": coding})
     reply = connection.getresponse()
     decoder = zlib.decompressobj(16 + zlib.MAX_WBITS) if coding == "gzip" else zstandard.ZstdDecompressor().decompressobj()
@@ -91,7 +89,7 @@ def test_the_first_line_comes_early(tiny, coding):
         piece = reply.read1(1 << 16)
         assert piece
         text += decoder.decompress(piece)
-    n_tokens = len(tiny.post("/tokenize", {"text": LONG}).json()["tokens"])
-    assert tiny.get("/health").json()["tokens"] - before < n_prompts * n_tokens / 2
+    n_tokens = len(server.post("/tokenize", {"text": LONG}).json()["tokens"])
+    assert server.get("/health").json()["tokens"] - before < n_prompts * n_tokens / 2
     reply.close()
     connection.close()

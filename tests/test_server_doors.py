@@ -4,22 +4,15 @@ import http.client
 import json
 import re
 import signal
-import socket
 import ssl
 import subprocess
 
-import arch_models
 import pytest
-from serving import Server, wait_until
+from serving import Server, request_bytes, wait_until
 
 ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdef", "carol-0123456789abcdef"
 ORIGIN = "https://lab.example"
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 160 tokens: of 900 such prompts, a token a step, nobody waits for the end
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("doors") / "tiny.gguf")
 
 
 @pytest.fixture
@@ -76,8 +69,7 @@ def test_no_host_check_beyond_loopback(start_server, tiny):
 ])  # fmt: skip
 def test_there_is_one_right_host(plain, version, lines, words):
     """RFC 9112, 3.2."""
-    host, port = plain.netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=600) as s:
+    with plain.connect() as s:
         s.sendall("\r\n".join([f"GET /health HTTP/{version}", "Connection: close", *(f"Host: {line}" for line in lines), "", ""]).encode())
         head, body = s.makefile("rb").read().split(b"\r\n\r\n", 1)
     assert head.startswith(b"HTTP/1.1 400" if words else b"HTTP/1.1 200") and b"X-Request-Id" in head
@@ -170,11 +162,8 @@ def test_a_wrong_file_of_keys(logitd, tiny, tmp_path, text, words):
 def test_a_key_is_a_client(start_server, tiny, keys_file):
     """Limits of one client are by key, not by address, where there are keys."""
     server = start_server(tiny, "--api-keys", keys_file, "--batch-tokens", 1, "--max-jobs-per-client", 1)
-    body = json.dumps({"prompt": [LONG] * 900, "top_n": 0}).encode()
-    host, port = server.netloc.split(":")
-    with socket.create_connection((host, int(port))) as s:
-        s.sendall(f"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {ALICE}\r\n"
-                  f"Content-Length: {len(body)}\r\n\r\n".encode() + body)  # fmt: skip
+    with server.connect() as s:
+        s.sendall(request_bytes({"prompt": [LONG] * 900, "top_n": 0}, extra=f"Authorization: Bearer {ALICE}\r\n"))
         wait_until(lambda: server.get("/health").json()["jobs"]["held"] == 1)
         assert server.post("/distribution", {"prompt": "a"}, bearer(ALICE)).status == 429
         assert server.post("/distribution", {"prompt": "a", "top_n": 1}, bearer(BOB)).status == 200
@@ -238,10 +227,8 @@ def test_ready_and_alive(start_server, tiny):
     health = server.get("/health").json()
     assert health["alive"] is health["ready"] is True
     assert [server.get("/health?probe=" + p).status for p in ("alive", "ready", "other")] == [200, 200, 400]
-    body = json.dumps({"prompt": [LONG] * 900, "top_n": 0}).encode()
-    host, port = server.netloc.split(":")
-    with socket.create_connection((host, int(port))) as s:
-        s.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    with server.connect() as s:
+        s.sendall(request_bytes({"prompt": [LONG] * 900, "top_n": 0}))
         wait_until(lambda: server.get("/health").json()["jobs"]["held"] == 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.get("/health").status == 503)
@@ -272,7 +259,7 @@ def test_tls(start_server, tiny, certificate):
         reply = connection.getresponse()
         assert reply.status == 200 and reply.read(1) == first and len(reply.read()) > 100
     connection.close()
-    with socket.create_connection(("127.0.0.1", connection.port), timeout=600) as s:  # plain HTTP
+    with server.connect() as s:  # plain HTTP
         s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200" not in s.recv(100)
 

@@ -13,9 +13,8 @@ import struct
 import subprocess
 import time
 
-import arch_models
 import pytest
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, read_reply, request_bytes, wait_until
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
 ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # a prompt is many steps: time for something to happen in between
@@ -23,32 +22,9 @@ ENDLESS = [LONG] * 900  # half a minute of them; nobody waits for their end
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A model of 0.4 million weights: what is tested here is HTTP, also where a step is slow (sanitizers)."""
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("http") / "tiny.gguf")
-
-
-@pytest.fixture(scope="module")
 def server(logitd, tiny):
     with Server(logitd, tiny, *ONE_TOKEN_STEPS) as running:
         yield running
-
-
-def connect(server):
-    host, port = server.netloc.split(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-
-
-def request_bytes(body, path="/distribution", extra=""):
-    body = json.dumps(body).encode() if not isinstance(body, bytes) else body
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def read_reply(connection):
-    reply = http.client.HTTPResponse(connection)
-    reply.begin()
-    return reply.status, reply.headers, reply.read()
 
 
 def stable(body):
@@ -61,7 +37,7 @@ def health(server):
 
 def test_pipelining(server):
     prompts = [f"Number {i} is" for i in range(8)]
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(b"".join(request_bytes({"prompt": p, "top_n": 3}) for p in prompts))
         with s.makefile("rb") as stream:
             replies = [read_from(stream) for _ in prompts]
@@ -83,12 +59,12 @@ def read_from(stream):
 
 def test_one_byte_at_a_time(server):
     body = {"prompt": "slowly", "top_n": 2}
-    with connect(server) as s:
+    with server.connect() as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in request_bytes(body):
             s.sendall(bytes([byte]))
-        status, _, reply = read_reply(s)
-    assert status == 200 and stable(reply) == stable(server.post("/distribution", body).body)
+        reply = read_reply(s)
+    assert reply.status == 200 and stable(reply.body) == stable(server.post("/distribution", body).body)
 
 
 def test_chunked_body(server):
@@ -104,14 +80,14 @@ def test_chunked_body(server):
 def test_expect_100_continue(server):
     whole = request_bytes({"prompt": "a", "top_n": 0}, extra="Expect: 100-continue\r\n")
     head, body = whole.split(b"\r\n\r\n", 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(head + b"\r\n\r\n")
         assert s.recv(100).startswith(b"HTTP/1.1 100 ")
         s.sendall(body)
-        assert read_reply(s)[0] == 200
-    with connect(server) as s:  # refused before the body is sent
+        assert read_reply(s).status == 200
+    with server.connect() as s:  # refused before the body is sent
         s.sendall(head.replace(b"application/json", b"text/plain") + b"\r\n\r\n")
-        assert read_reply(s)[0] == 415
+        assert read_reply(s).status == 415
 
 
 def test_head(server):
@@ -124,16 +100,16 @@ def test_head(server):
 
 def test_http_1_0_and_close(server):
     body = b'{"prompt":"a","top_n":"full","positions":"last"}'
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(b"POST /distribution HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        status, _, reply = read_reply(s)
-        assert status == 200 and len(json.loads(reply)["results"][0]["positions"][0]["full"][0]) == 1024
+        reply = read_reply(s)
+        assert reply.status == 200 and len(reply.json()["results"][0]["positions"][0]["full"][0]) == 1024
 
 
 def test_first_line_comes_early(server):
     """The first position is there while most are still to be computed."""
     before = health(server)["tokens"]
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1, "format": "ndjson"}))
         data = b""
         while b'"position"' not in data:
@@ -146,7 +122,7 @@ def test_first_line_comes_early(server):
 
 def test_slow_reader_holds_nobody_up(server):
     """A full reply of more than 150 MB whose reader sleeps: little of it is made, and others are served."""
-    with connect(server) as s:
+    with server.connect() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         before = health(server)["full_rows"]
         s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1] * 32}))
@@ -164,7 +140,7 @@ def n_tokens(server, text):
 def test_a_client_that_leaves_stops_costing_work(server):
     for how in ("close", "reset"):
         before = health(server)
-        with connect(server) as s:
+        with server.connect() as s:
             s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
             wait_until(lambda: health(server)["tokens"] > before["tokens"])
             if how == "reset":
@@ -192,7 +168,7 @@ def test_sigterm_drains(start_server, tiny):
     """What was accepted is answered: a request that is computed, and one whose reader takes its time, which keeps the
     server there until this test has seen what it wants to."""
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 3600, "--max-stall-s", 3600)
-    with connect(server) as busy, connect(server) as late, connect(server) as streaming:
+    with server.connect() as busy, server.connect() as late, server.connect() as streaming:
         streaming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         streaming.sendall(request_bytes({"prompt": LONG, "top_n": "full", "temperatures": [1] * 16, "format": "ndjson"}))  # some 25 MB
         busy.sendall(request_bytes({"prompt": [LONG] * 5, "top_n": 1}))
@@ -201,36 +177,36 @@ def test_sigterm_drains(start_server, tiny):
         wait_until(lambda: server.get("/health").status == 503)
         assert health(server)["status"] == "draining" and health(server)["error"]["message"]
         late.sendall(request_bytes({"prompt": "too late"}))
-        status, headers, body = read_reply(late)
-        assert status == 503 and headers["Retry-After"] and "shutting down" in json.loads(body)["error"]["message"]
-        status, _, body = read_reply(busy)
-        assert status == 200 and len(json.loads(body)["results"]) == 5
-        status, _, body = read_reply(streaming)
-        assert status == 200 and "timing_ms" in json.loads(body.splitlines()[-1])
+        reply = read_reply(late)
+        assert reply.status == 503 and reply.headers["Retry-After"] and "shutting down" in reply.json()["error"]["message"]
+        reply = read_reply(busy)
+        assert reply.status == 200 and len(reply.json()["results"]) == 5
+        reply = read_reply(streaming)
+        assert reply.status == 200 and "timing_ms" in reply.lines()[-1]
     assert server.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("delay_s", [0, 3600])
 def test_a_second_sigterm_ends_it_at_once(start_server, tiny, delay_s):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 3600, "--drain-delay-seconds", delay_s)
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: server.get("/health").status == 503)
         server.process.send_signal(signal.SIGTERM)
-        status, _, body = read_reply(s)
-        assert status == 503 and "error" in json.loads(body)
+        reply = read_reply(s)
+        assert reply.status == 503 and "error" in reply.json()
     assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_draining_has_a_time_limit(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--drain-seconds", 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(request_bytes({"prompt": ENDLESS, "top_n": 1}))
         wait_until(lambda: health(server)["jobs"]["running"] == 1)
         server.process.send_signal(signal.SIGTERM)
-        assert read_reply(s)[0] == 503
+        assert read_reply(s).status == 503
     assert server.process.wait(PATIENCE_S) == 0
 
 
@@ -238,7 +214,7 @@ def test_idle_connections_do_not_hold_the_end_up(start_server, tiny):
     server = start_server(tiny, "--drain-seconds", 10 * PATIENCE_S, "--max-stall-s", 10 * PATIENCE_S, "--max-header-s", 10 * PATIENCE_S)
     n_files = lambda: len(list(pathlib.Path(f"/proc/{server.process.pid}/fd").iterdir()))  # noqa: E731
     before = n_files()
-    with connect(server), connect(server) as half:
+    with server.connect(), server.connect() as half:
         half.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\n")
         wait_until(lambda: n_files() == before + 2)
         server.process.send_signal(signal.SIGTERM)

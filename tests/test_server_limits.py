@@ -4,17 +4,11 @@ import concurrent.futures
 import socket
 import subprocess
 
-import arch_models
 import pytest
 from serving import PATIENCE_S, Server
 
 JSON = {"Content-Type": "application/json"}
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("limits") / "tiny.gguf")
 
 
 SMALL = {

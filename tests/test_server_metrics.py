@@ -2,15 +2,7 @@
 
 import re
 
-import arch_models
-import pytest
-
 LINE = re.compile(r'([a-z_]+)(\{(?:[a-z0-9]+="(?:[^"\\\n]|\\["\\n])*",?)*\})? (\S+)')
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("metrics") / "tiny.gguf")
 
 
 def read(server):

@@ -11,9 +11,7 @@ import struct
 import time
 import zlib
 
-import arch_models
 import pytest
-
 from serving import PATIENCE_S, Server
 
 FIELDS = ("countdown", "for_good", "n_live", "n_failed", "in_library")
@@ -57,12 +55,11 @@ class Control:
 
 
 @pytest.fixture(scope="module")
-def failing(request, tmp_path_factory):
+def failing(request, tmp_path_factory, tiny):
     """A server and the control of its allocator."""
     binary = pathlib.Path(request.config.getoption("--build")).resolve() / "tests" / "logitd_no_memory"
     folder = tmp_path_factory.mktemp("no_memory")
     control = Control(folder / "control")
-    tiny = arch_models.write("llama_mha", folder / "tiny.gguf")
     os.environ["LOGITD_TEST_ALLOC"] = str(folder / "control")
     try:
         server = Server(binary, tiny, "--threads", 1)

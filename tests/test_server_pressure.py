@@ -8,40 +8,16 @@ import pathlib
 import re
 import socket
 
-import arch_models
 import pytest
-from serving import PATIENCE_S, wait_until
+from serving import PATIENCE_S, read_reply, request_bytes, wait_until
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5  # 100 to 200 tokens
 ONE_TOKEN_STEPS = ("--batch-tokens", 1)  # some thousand a second: 900 prompts of LONG take half a minute
 IDLERS = ("--max-header-s", 3600, "--max-stall-s", 3600)  # connections that say nothing may stay
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("pressure") / "tiny.gguf")
-
-
-def connect(server, source=None):
-    """Bound to `source` only if need be: bind takes no port that closed connections still hold, and there are 28,000."""
-    host, port = server.netloc.split(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE_S, source_address=source and (source, 0))
-
-
-def request_bytes(body, path="/distribution"):
-    body = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def read_reply(connection):
-    reply = http.client.HTTPResponse(connection)
-    reply.begin()
-    return reply.status, reply.headers, json.loads(reply.read())
-
-
 def ask(server, body, source=None):
-    with connect(server, source) as s:
+    with server.connect(source) as s:
         s.sendall(request_bytes(body))
         return read_reply(s)
 
@@ -49,9 +25,9 @@ def ask(server, body, source=None):
 def connect_and_ask(server, source=None):
     """A connection that the server counts from now on: several threads accept, so those that were merely opened may be
     counted in another order."""
-    s = connect(server, source)
+    s = server.connect(source)
     s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert read_reply(s)[0] == 200
+    assert read_reply(s).status == 200
     return s
 
 
@@ -104,7 +80,7 @@ def is_served(server):
 def test_slow_loris(start_server, tiny, flag, start):
     """A client that sends a byte now and then is cut all the same."""
     server = start_server(tiny, flag, 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(start)
         wait_until(lambda: is_cut(s, send=b"a" if start else b""))
     wait_until(lambda: is_served(server))
@@ -114,7 +90,7 @@ def test_slow_loris(start_server, tiny, flag, start):
 @pytest.mark.parametrize("format", ["ndjson", "json"])
 def test_a_stalled_reader_is_cut_off(start_server, tiny, sip, format):
     server = start_server(tiny, "--max-stall-s", 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1] * 32, "format": format}))
         assert s.recv(1) == b"H"
@@ -131,7 +107,7 @@ def test_a_stalled_reader_is_cut_off(start_server, tiny, sip, format):
 
 def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
     server = start_server(tiny, "--max-stall-s", 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         s.sendall(request_bytes({"prompt": [LONG] * 4, "top_n": 400}))  # some 12 MB: sent whole
         assert s.recv(1) == b"H"
@@ -144,18 +120,18 @@ def test_a_stalled_reader_of_a_whole_reply_is_cut_off(start_server, tiny):
 def test_too_many_connections_of_one_client(start_server, tiny):
     server = start_server(tiny, "--max-connections-per-client", 3, *IDLERS)
     open_ones = [connect_and_ask(server) for _ in range(3)]
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        status, headers, body = read_reply(s)
-        assert status == 429 and headers["Retry-After"] and headers["Connection"] == "close"
-        assert "3 of one client" in body["error"]["message"] and body["error"]["code"] == "too_many_requests"
-    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2")[0] == 200  # another client goes on
-    open_ones += [connect(server) for _ in range(97)]
+        reply = read_reply(s)
+        assert reply.status == 429 and reply.headers["Retry-After"] and reply.headers["Connection"] == "close"
+        assert "3 of one client" in reply.json()["error"]["message"] and reply.json()["error"]["code"] == "too_many_requests"
+    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2").status == 200  # another client goes on
+    open_ones += [server.connect() for _ in range(97)]
     wait_until(lambda: sum(is_cut(s) for s in open_ones) >= 100 - 3 - 8)  # half-open ones do not pile up
-    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2")[0] == 200
+    assert ask(server, {"prompt": "a", "top_n": 1}, source="127.0.0.2").status == 200
     open_ones[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     open_ones[0].settimeout(PATIENCE_S)
-    assert read_reply(open_ones[0])[0] == 200  # the first three stand
+    assert read_reply(open_ones[0]).status == 200  # the first three stand
     for s in open_ones:
         s.close()
     wait_until(lambda: is_served(server))
@@ -164,10 +140,10 @@ def test_too_many_connections_of_one_client(start_server, tiny):
 def test_too_many_connections_in_all(start_server, tiny):
     server = start_server(tiny, "--max-connections", 4, *IDLERS)
     open_ones = [connect_and_ask(server, f"127.0.0.{i}") for i in range(2, 6)]
-    status, headers, body = ask(server, {"prompt": "a"}, source="127.0.0.9")
-    assert status == 503 and headers["Retry-After"] and "at most 4" in body["error"]["message"]
+    reply = ask(server, {"prompt": "a"}, source="127.0.0.9")
+    assert reply.status == 503 and reply.headers["Retry-After"] and "at most 4" in reply.json()["error"]["message"]
     open_ones.pop().close()
-    wait_until(lambda: ask(server, {"prompt": "a", "top_n": 0}, source="127.0.0.9")[0] == 200)
+    wait_until(lambda: ask(server, {"prompt": "a", "top_n": 0}, source="127.0.0.9").status == 200)
     for s in open_ones:
         s.close()
 
@@ -176,11 +152,11 @@ def test_a_client_with_one_request_passes_one_with_many(start_server, tiny):
     """Twenty requests of one client, each smaller than the one that another client sends after them. A quarter of each
     step goes by age, so some of the twenty end before it; were it for size alone, all would."""
     server = start_server(tiny, "--batch-tokens", 64, "--threads", 1)
-    crowd = [connect(server) for _ in range(20)]
+    crowd = [server.connect() for _ in range(20)]
     for s in crowd:
         s.sendall(request_bytes({"prompt": [LONG] * 200, "positions": "last", "top_n": 0}))
     wait_until(lambda: jobs(server)["accepted"] == 20)
-    assert ask(server, {"prompt": [LONG] * 240, "positions": "last", "top_n": 0}, source="127.0.0.2")[0] == 200
+    assert ask(server, {"prompt": [LONG] * 240, "positions": "last", "top_n": 0}, source="127.0.0.2").status == 200
     assert jobs(server)["done"] <= 1 + 10
     for s in crowd:
         s.close()
@@ -189,25 +165,25 @@ def test_a_client_with_one_request_passes_one_with_many(start_server, tiny):
 def test_too_many_jobs(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-jobs", 3, "--max-jobs-per-client", 2)
     endless = request_bytes({"prompt": [LONG] * 1000, "top_n": 0})
-    with connect(server) as first, connect(server) as second, connect(server, "127.0.0.2") as third:
+    with server.connect() as first, server.connect() as second, server.connect("127.0.0.2") as third:
         first.sendall(endless)
         second.sendall(endless)
         wait_until(lambda: jobs(server)["held"] == 2)
-        status, headers, body = ask(server, {"prompt": "a"})
-        assert status == 429 and headers["Retry-After"] and "2 requests in flight" in body["error"]["message"]
+        reply = ask(server, {"prompt": "a"})
+        assert reply.status == 429 and reply.headers["Retry-After"] and "2 requests in flight" in reply.json()["error"]["message"]
         third.sendall(endless)
         wait_until(lambda: jobs(server)["held"] == 3)
-        status, headers, body = ask(server, {"prompt": "a"}, source="127.0.0.3")
-        assert status == 503 and headers["Retry-After"] and "3 requests" in body["error"]["message"]
+        reply = ask(server, {"prompt": "a"}, source="127.0.0.3")
+        assert reply.status == 503 and reply.headers["Retry-After"] and "3 requests" in reply.json()["error"]["message"]
     wait_until(lambda: jobs(server)["held"] == 0)
-    assert ask(server, {"prompt": "a", "top_n": 0})[0] == 200
+    assert ask(server, {"prompt": "a", "top_n": 0}).status == 200
 
 
 def test_deadline(start_server, tiny):
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--max-deadline-s", 1)
-    status, headers, body = ask(server, {"prompt": [LONG] * 900, "top_n": 0})
-    assert status == 503 and headers["Retry-After"] and "not computed within 1 s" in body["error"]["message"]
-    with connect(server) as s:  # a reply that has begun tells it in its last line
+    reply = ask(server, {"prompt": [LONG] * 900, "top_n": 0})
+    assert reply.status == 503 and reply.headers["Retry-After"] and "not computed within 1 s" in reply.json()["error"]["message"]
+    with server.connect() as s:  # a reply that has begun tells it in its last line
         s.sendall(request_bytes({"prompt": [LONG] * 900, "top_n": 0, "format": "ndjson"}))
         reply = http.client.HTTPResponse(s)
         reply.begin()
@@ -220,11 +196,11 @@ def test_deadline(start_server, tiny):
 def test_time_in_queue(start_server, tiny):
     """A cache that holds one long prompt: who comes later and has more to do waits for its turn, but not for ever."""
     server = start_server(tiny, *ONE_TOKEN_STEPS, "--ctx", 256, "--kv-tokens", 256, "--max-queue-s", 1)
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(request_bytes({"prompt": [[5] * 256] * 1000, "top_n": 0}))
         wait_until(lambda: jobs(server)["running"] == 1)
-        status, headers, body = ask(server, {"prompt": [[6] * 256] * 1024, "top_n": 0})
-        assert status == 503 and headers["Retry-After"] and "waited more than 1 s" in body["error"]["message"]
+        reply = ask(server, {"prompt": [[6] * 256] * 1024, "top_n": 0})
+        assert reply.status == 503 and reply.headers["Retry-After"] and "waited more than 1 s" in reply.json()["error"]["message"]
         wait_until(lambda: jobs(server)["held"] == 1)
 
 
@@ -234,7 +210,7 @@ def test_clients_that_send_and_leave_at_once(start_server, tiny, n_bytes):
     server = start_server(tiny)
     before = footprint(server)[0]
     for _ in range(50):
-        with connect(server) as s:
+        with server.connect() as s:
             s.sendall(request_bytes({"prompt": LONG, "top_n": 1, "format": "ndjson"})[:n_bytes])
     wait_until(lambda: jobs(server)["held"] == 0 and footprint(server)[0] == before)
 
@@ -252,7 +228,7 @@ def churn(server, n):
     def one(i):
         kind = i % 6
         if kind == 5:
-            with connect(server) as s:
+            with server.connect() as s:
                 s.sendall(request_bytes({"prompt": [LONG] * 3, "top_n": 5, "format": "ndjson"})[: 150 if i % 4 else None])
             return
         body = [{"prompt": "a", "top_n": 2}, {"prompt": ""}, {"promt": 1}, {"prompt": [5], "top_n": "full"}, {"prompt": "b", "format": "ndjson"}][kind]

@@ -7,13 +7,12 @@ import json
 import socket
 import time
 
-import arch_models
 import numpy as np
 import pytest
 import safetensors
 import stats
 from safetensors.numpy import load
-from serving import Server, wait_until
+from serving import Server, request_bytes, wait_until
 
 TEXT = "The cat — «naïve» 𓀀 sat.\n"
 T = [0.5, 1.0, 2.0]
@@ -189,15 +188,9 @@ LONG = "The quick brown fox jumps over the lazy dog. " * 5
 
 
 @pytest.fixture(scope="module")
-def tiny_path(tmp_path_factory):
-    """A model of 0.4 million weights and 1,024 tokens."""
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("safetensors") / "tiny.gguf")
-
-
-@pytest.fixture(scope="module")
-def tiny(logitd, tiny_path):
+def one_token_steps(logitd, tiny):
     """A token a step."""
-    with Server(logitd, tiny_path, "--batch-tokens", 1) as running:
+    with Server(logitd, tiny, "--batch-tokens", 1) as running:
         yield running
 
 
@@ -209,62 +202,60 @@ def open_reply(server, body, receive_bytes=None):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     s.settimeout(600)
     s.connect((host, int(port)))
-    data = json.dumps({"format": "safetensors", **body}).encode()
-    s.sendall(b"POST /distribution HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-              b"Content-Length: %d\r\n\r\n%s" % (len(data), data))  # fmt: skip
+    s.sendall(request_bytes({"format": "safetensors", **body}))
     reply = http.client.HTTPResponse(s)
     reply.begin()
     return s, reply
 
 
-def test_a_full_reply_comes_as_it_is_computed(tiny):
+def test_a_full_reply_comes_as_it_is_computed(one_token_steps):
     """The head and the first rows are there while most rows are not computed yet; and they are the rows."""
-    n_tokens = len(tiny.post("/tokenize", {"text": LONG}).json()["tokens"])
-    before = tiny.get("/health").json()["tokens"]
+    n_tokens = len(one_token_steps.post("/tokenize", {"text": LONG}).json()["tokens"])
+    before = one_token_steps.get("/health").json()["tokens"]
     n_prompts = 900  # half a minute of them; nobody waits for their end
-    s, reply = open_reply(tiny, {"prompt": [LONG] * n_prompts, "top_n": "full"})
+    s, reply = open_reply(one_token_steps, {"prompt": [LONG] * n_prompts, "top_n": "full"})
     with s, reply:
         size = int.from_bytes(reply.read(8), "little")
         reply.read(size)
         rows = reply.read(4 * 4096)
-        assert tiny.get("/health").json()["tokens"] - before < n_prompts * n_tokens / 2
+        assert one_token_steps.get("/health").json()["tokens"] - before < n_prompts * n_tokens / 2
     body = {"prompt": LONG, "top_n": "full"}
-    whole = tiny.post("/distribution", {**body, "format": "safetensors"}).body
+    whole = one_token_steps.post("/distribution", {**body, "format": "safetensors"}).body
     assert whole[8 + int.from_bytes(whole[:8], "little") :].startswith(rows)
-    s, reply = open_reply(tiny, body)
+    s, reply = open_reply(one_token_steps, body)
     with s:
         assert reply.read() == whole and len(whole) == int(reply.headers["Content-Length"])
 
 
-def test_a_slow_reader_gets_every_byte(tiny):
+def test_a_slow_reader_gets_every_byte(one_token_steps):
     """Little is made ahead of a reader that takes a little at a time, and it gets the same bytes."""
     body = {"prompt": [LONG] * 4, "top_n": "full", "temperatures": [1.0, 0.5] * 8}
-    wanted = tiny.post("/distribution", {**body, "format": "safetensors"}).body
-    before = tiny.get("/health").json()["full_rows"]
-    s, reply = open_reply(tiny, body, receive_bytes=1 << 14)
+    wanted = one_token_steps.post("/distribution", {**body, "format": "safetensors"}).body
+    before = one_token_steps.get("/health").json()["full_rows"]
+    s, reply = open_reply(one_token_steps, body, receive_bytes=1 << 14)
     with s:
         assert int(reply.headers["Content-Length"]) == len(wanted) > 30_000_000
         data = reply.read(100_000)
         time.sleep(0.3)
-        assert tiny.get("/health").json()["full_rows"] - before <= 4 * 32
+        assert one_token_steps.get("/health").json()["full_rows"] - before <= 4 * 32
         while piece := reply.read(1 << 20):
             data += piece
             time.sleep(0.005)
     assert data == wanted
 
 
-def test_a_client_that_leaves_midway_leaves_nothing_behind(tiny):
+def test_a_client_that_leaves_midway_leaves_nothing_behind(one_token_steps):
     for read in (0, 10_000, 3_000_000):
-        s, reply = open_reply(tiny, {"prompt": [LONG] * 20, "top_n": "full", "temperatures": [1.0] * 8})
+        s, reply = open_reply(one_token_steps, {"prompt": [LONG] * 20, "top_n": "full", "temperatures": [1.0] * 8})
         with s, reply:  # both hold the socket open
             assert len(reply.read(read)) == read
-        wait_until(lambda: tiny.get("/health").json()["jobs"]["held"] == 0)
-    assert tiny.distribution(prompt="still there", top_n=1)
+        wait_until(lambda: one_token_steps.get("/health").json()["jobs"]["held"] == 0)
+    assert one_token_steps.distribution(prompt="still there", top_n=1)
 
 
-def test_a_reply_that_cannot_be_completed_is_cut_short(start_server, tiny_path):
+def test_a_reply_that_cannot_be_completed_is_cut_short(start_server, tiny):
     """Its announced length is how a reader knows."""
-    server = start_server(tiny_path, "--batch-tokens", 1, "--drain-seconds", 1, "--max-stall-s", 3600)
+    server = start_server(tiny, "--batch-tokens", 1, "--drain-seconds", 1, "--max-stall-s", 3600)
     s, reply = open_reply(server, {"prompt": [LONG] * 100, "top_n": "full", "temperatures": [1.0] * 32}, 1 << 14)
     with s, reply:
         assert len(reply.read(100_000)) == 100_000
@@ -274,11 +265,11 @@ def test_a_reply_that_cannot_be_completed_is_cut_short(start_server, tiny_path):
     assert server.process.wait(600) == 0
 
 
-def test_many_prompts_at_once(tiny):
+def test_many_prompts_at_once(one_token_steps):
     prompts = [[i % 1000, 5, 7][: 1 + i % 3] for i in range(300)]
-    tensors, metadata = ask(tiny, prompt=prompts, top_n=2)
+    tensors, metadata = ask(one_token_steps, prompt=prompts, top_n=2)
     assert metadata["usage"] == {"prompt_tokens": 600, "positions": 600}
-    results = tiny.distribution(prompt=prompts, top_n=2)["results"]
+    results = one_token_steps.distribution(prompt=prompts, top_n=2)["results"]
     for i, result in enumerate(results):
         assert tensors[f"prompt.{i}.tokens"].tolist() == prompts[i]
         assert tensors[f"prompt.{i}.top_id"].tolist() == [[e["id"] for e in row["top"]] for row in result["positions"]]
@@ -301,13 +292,13 @@ def test_too_large_replies_are_refused_with_their_size(server):
 
 
 @pytest.mark.parametrize("reply_format", ["safetensors", "json", "ndjson"])
-def test_the_refused_size_is_the_size(start_server, tiny_path, reply_format):
+def test_the_refused_size_is_the_size(start_server, tiny, reply_format):
     """Sent with a limit of what was announced, refused with one byte less; exact for safetensors."""
     body = {"prompt": ["a b c", "d"], "temperatures": T, "top_n": 5, "token_ids": [1], "format": reply_format}
-    refusing = start_server(tiny_path, "--max-reply-bytes", 1024).post("/distribution", body)
+    refusing = start_server(tiny, "--max-reply-bytes", 1024).post("/distribution", body)
     assert refusing.status == 413
     size = int(refusing.json()["error"]["message"].split(" bytes;")[0].split()[-1])
-    assert start_server(tiny_path, "--max-reply-bytes", size - 1).post("/distribution", body).status == 413
-    reply = start_server(tiny_path, "--max-reply-bytes", size).post("/distribution", body)
+    assert start_server(tiny, "--max-reply-bytes", size - 1).post("/distribution", body).status == 413
+    reply = start_server(tiny, "--max-reply-bytes", size).post("/distribution", body)
     assert reply.status == 200 and len(reply.body) <= size
     assert reply_format != "safetensors" or len(reply.body) == size

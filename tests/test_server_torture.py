@@ -5,30 +5,22 @@ requests that are malformed or too large as HTTP, and 200 mixed requests at once
 import concurrent.futures
 import gzip
 import http.client
-import json
 import pathlib
 import random
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
 
-import arch_models
 import pytest
-import zstandard
-from serving import PATIENCE_S, Server, wait_until
+from serving import PATIENCE_S, Server, request_bytes, wait_until
+from test_server_coding import unzstd
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5
 N_HALF_OPEN = 10_000
 N_SOURCES = 10  # loopback addresses, each a client of its own
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return arch_models.write("llama_mha", tmp_path_factory.mktemp("torture") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +29,8 @@ def server(logitd, tiny):
         yield running
 
 
-def connect(server, source=None):
-    host, port = server.netloc.split(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE_S, source_address=source and (source, 0))
-
-
 def n_files(server):
     return len(list((pathlib.Path("/proc") / str(server.process.pid) / "fd").iterdir()))
-
-
-def post(body, path="/distribution", extra=b""):
-    body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % path.encode()
-    return head + extra + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 # ------------------------------------------------------------------------------------------- clients that are killed
@@ -64,7 +45,7 @@ while n_left > 0:
 print("there", flush=True)
 sys.stdin.read()
 """
-ENDLESS = post({"prompt": [LONG] * 300, "top_n": "full", "format": "ndjson"})
+ENDLESS = request_bytes({"prompt": [LONG] * 300, "top_n": "full", "format": "ndjson"})
 
 
 @pytest.mark.parametrize("sent, n_read", [
@@ -75,7 +56,7 @@ ENDLESS = post({"prompt": [LONG] * 300, "top_n": "full", "format": "ndjson"})
     (ENDLESS, 0),
     (ENDLESS, 1),
     (ENDLESS, 100_000),
-    (post({"prompt": LONG, "top_n": 3}) * 20, 5000),
+    (request_bytes({"prompt": LONG, "top_n": 3}) * 20, 5000),
 ], ids=["connected", "request line", "headers", "body", "computing", "reply begins", "reply", "pipelined"])  # fmt: skip
 def test_a_client_is_killed(server, sent, n_read):
     before = n_files(server)
@@ -109,7 +90,7 @@ def test_ten_thousand_half_open_connections(start_server, tiny, logitd):
         server = start_server(tiny, "--max-connections", n + 50, "--max-connections-per-client", n // N_SOURCES,
                               "--max-header-s", 3600, "--max-stall-s", 3600)  # fmt: skip
         before = n_files(server)
-        held = [connect(server, f"127.0.1.{1 + i % N_SOURCES}") for i in range(n)]
+        held = [server.connect(f"127.0.1.{1 + i % N_SOURCES}") for i in range(n)]
         for s in held:
             s.sendall(b"GET /health HTTP/1.1\r\nX-Half: ")
         wait_until(lambda: n_files(server) >= before + n, every_s=0.3)
@@ -126,7 +107,7 @@ def test_ten_thousand_half_open_connections(start_server, tiny, logitd):
 
 # ------------------------------------------------------------------------------------------------------ as HTTP: wrong
 
-SMALL = post(b'{"prompt":"a","top_n":0}')
+SMALL = request_bytes(b'{"prompt":"a","top_n":0}')
 HEAD, BODY = SMALL.split(b"\r\n\r\n")
 CHUNKED = HEAD.split(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n"
 OK, BAD = {200}, {400}
@@ -156,7 +137,7 @@ OK, BAD = {200}, {400}
     (HEAD + b"\r\nExpect: 200-ok\r\n\r\n" + BODY, OK | {417}),
 ], ids=lambda v: repr(v[:40]) if isinstance(v, bytes) else "-".join(map(str, sorted(v))))  # fmt: skip
 def test_malformed(server, sent, statuses):
-    with connect(server) as s:
+    with server.connect() as s:
         s.settimeout(PATIENCE_S)
         try:
             s.sendall(sent)
@@ -176,7 +157,7 @@ def test_a_length_and_chunks_smuggle_nothing(server):
     """Both a Content-Length and chunks: one request is read of it, or it is refused; never a second one."""
     hidden = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     sent = HEAD.replace(b": 24", b": 4") + b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n18\r\n" + BODY + b"\r\n0\r\n\r\n" + hidden
-    with connect(server) as s:
+    with server.connect() as s:
         s.sendall(sent)
         received = b""
         try:
@@ -215,10 +196,6 @@ def mixed(n):
             yield "GET", rng.choice(["/vocab", "/vocab?format=safetensors", "/model", "/openapi.json", "/nowhere"]), None, headers
         else:
             yield "POST", "/distribution", body, headers
-
-
-def unzstd(data):
-    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False).read()
 
 
 DECODE = {None: bytes, "gzip": gzip.decompress, "zstd": unzstd}

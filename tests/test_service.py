@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 
-import arch_models
 import pytest
 from serving import Server
 
@@ -56,15 +55,14 @@ def test_the_unit_is_a_sandbox(unit):
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_the_service_manager_is_told(logitd, tmp_path, monkeypatch, abstract):
+def test_the_service_manager_is_told(logitd, tiny, tmp_path, monkeypatch, abstract):
     """READY=1 once it listens, nothing at SIGHUP, STOPPING=1 when it drains."""
     name = f"\0logitd-test-{tmp_path.name}-{id(tmp_path)}" if abstract else str(tmp_path / "notify")
-    model = arch_models.write("llama_mha", tmp_path / "tiny.gguf")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name)
         manager.settimeout(600)
         monkeypatch.setenv("NOTIFY_SOCKET", name.replace("\0", "@"))
-        with Server(logitd, model) as server:
+        with Server(logitd, tiny) as server:
             assert manager.recv(100) == b"READY=1"
             server.process.send_signal(signal.SIGHUP)
             assert server.get("/health?probe=ready").status == 200
@@ -72,7 +70,7 @@ def test_the_service_manager_is_told(logitd, tmp_path, monkeypatch, abstract):
 
 
 @pytest.mark.parametrize("name", ["", "relative", "/no/such/socket", "/" + "x" * 200])
-def test_a_manager_that_cannot_be_told_is_no_reason_to_fail(logitd, tmp_path, monkeypatch, name):
+def test_a_manager_that_cannot_be_told_is_no_reason_to_fail(logitd, tiny, monkeypatch, name):
     monkeypatch.setenv("NOTIFY_SOCKET", name)
-    with Server(logitd, arch_models.write("llama_mha", tmp_path / "tiny.gguf")) as server:
+    with Server(logitd, tiny) as server:
         assert server.get("/health").status == 200
