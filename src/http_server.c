@@ -9,9 +9,9 @@
 #include "http_server.h"
 #include "access_log.h"
 #include "api_error.h"
-#include "http_coding.h"
 #include "http_conns.h"
 #include "http_listen.h"
+#include "http_stream.h"
 #include "limits.h"
 #include <errno.h>
 #include <microhttpd.h>
@@ -34,16 +34,13 @@ typedef struct exchange {
     bool watched; // the handler is to be told when the client leaves
     bool told;
     pthread_mutex_t mutex;
-    bool asleep;         // suspended in libmicrohttpd
-    bool woken;          // since the handler last began
-    uint64_t n_body;     // bytes received, the discarded ones included
-    size_t n_sent;       // of x.reply, while streaming
-    bool ended, aborted; // of pull
-    coder *coder;        // of a compressed reply, else NULL
-    buffer coded;        // what it made of x.reply
-    buffer joined;       // by http_header_list
-    buffer headers;      // of the reply, added by handlers: name NUL value NUL …
-    bool begun;          // x.reply as the handler left it is on its way
+    bool asleep;     // suspended in libmicrohttpd
+    bool woken;      // since the handler last began
+    uint64_t n_body; // bytes received, the discarded ones included
+    buffer joined;   // by http_header_list
+    buffer headers;  // of the reply, added by handlers: name NUL value NUL …
+    http_stream stream;
+    bool aborted; // the reply did not get through whole
 } exchange;
 
 struct http_server {
@@ -172,8 +169,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     buffer_free(&e->x.reply);
     buffer_free(&e->headers);
     buffer_free(&e->joined);
-    buffer_free(&e->coded);
-    coder_free(e->coder);
+    http_stream_free(&e->stream);
     pthread_mutex_destroy(&e->mutex);
     mem_free(e);
 }
@@ -256,55 +252,23 @@ http_step http_fail_with(http_exchange *x, const logitd_error *err) {
 
 // --------------------------------------------------------------------------------------------------------- reply
 
-/// Makes the next piece of a streamed reply: first what the handler left, then what pull gives; coded, if it is to be.
-static http_step next_piece(exchange *e) {
-    static const coder_end ends[] = {
-        [HTTP_DONE] = CODER_FINISH, [HTTP_WAIT] = CODER_FLUSH, [HTTP_MORE] = CODER_MORE, [HTTP_ABORT] = CODER_FLUSH};
-    buffer *reply = &e->x.reply;
-    http_step step = e->x.pull ? HTTP_MORE : HTTP_DONE;
-    if (e->begun) {
-        reply->len = 0;
-        start_listening_for_wakes(e);
-        step = e->x.pull(&e->x, reply);
-    }
-    e->begun = true;
-    e->coded.len = e->n_sent = 0;
-    if (e->coder && !coder_write(e->coder, reply->data, reply->len, ends[step], &e->coded)) {
-        log_line(LOG_WARN, "a reply was cut: it could not be compressed");
-        step = HTTP_ABORT;
-    }
-    e->ended = step == HTTP_DONE || step == HTTP_ABORT;
-    e->aborted = step == HTTP_ABORT;
-    return step;
-}
-
 static ssize_t on_pull(void *cls, uint64_t pos, char *out, size_t max) {
     (void)pos;
     exchange *e = cls;
-    const buffer *piece = e->coder ? &e->coded : &e->x.reply;
     http_conn_expect(e->conn, EXPECT_READING, 0);
-    for (;;) {
-        if (e->n_sent < piece->len) {
-            size_t n = MIN(max, piece->len - e->n_sent);
-            memcpy(out, piece->data + e->n_sent, n);
-            e->n_sent += n;
-            e->x.n_reply_bytes += n;
-            return (ssize_t)n;
+    for (http_step step = HTTP_MORE;;) {
+        const size_t n = http_stream_take(&e->stream, &e->x, out, max);
+        e->x.n_reply_bytes += n;
+        if (n > 0) return (ssize_t)n;
+        if (e->stream.ended) return e->aborted ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
+        if (step == HTTP_WAIT) { // and the piece that came with it is sent
+            watch(e);
+            if (fall_asleep(e)) return 0;
         }
-        if (e->ended) return e->aborted ? MHD_CONTENT_READER_END_WITH_ERROR : MHD_CONTENT_READER_END_OF_STREAM;
-        if (next_piece(e) != HTTP_WAIT || piece->len) continue;
-        watch(e);
-        if (fall_asleep(e)) return 0;
+        start_listening_for_wakes(e);
+        step = http_stream_next(&e->stream, &e->x);
+        e->aborted = step == HTTP_ABORT;
     }
-}
-
-/// Sets up the compression that the client accepts and the reply is worth.
-static content_coding choose_coding(exchange *e) {
-    http_exchange *x = &e->x;
-    if (x->status != 200 || (!x->pull && x->reply.len < LIMIT_CODED_BYTES)) return CODING_IDENTITY;
-    content_coding coding = coding_accepted(http_header_list(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
-    if (coding != CODING_IDENTITY) e->coder = coder_create(coding, x->content_type);
-    return e->coder ? coding : CODING_IDENTITY; // without memory for it, as it is
 }
 
 /// False once one of them could not be added.
@@ -328,7 +292,7 @@ static bool add_headers(const exchange *e, struct MHD_Response *response, conten
     bool added = add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, e->x.content_type) &&
                  add_header(response, MHD_HTTP_HEADER_VARY, "Accept, Accept-Encoding") &&
                  add_header(response, "X-Request-Id", e->x.request_id) && !e->headers.failed;
-    if (e->coder) added &= add_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
+    if (coding != CODING_IDENTITY) added &= add_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, coding_name(coding));
     if (e->x.status == 503 || e->x.status == 429) added &= add_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
     for (size_t i = 0; i < e->headers.len && added;) {
         const char *name = e->headers.data + i, *value = name + strlen(name) + 1;
@@ -353,16 +317,19 @@ static struct MHD_Response *make_no_memory_reply(void) {
     return NULL;
 }
 
+static bool is_streamed(const exchange *e) {
+    return e->x.pull || e->stream.coder;
+}
+
 /// The reply as a response of the library, with the exchange left as it was; NULL: no memory.
 static struct MHD_Response *make_response(exchange *e) {
     http_exchange *x = &e->x;
-    content_coding coding = choose_coding(e);
-    bool size_known = !e->coder && x->reply_bytes;
-    e->begun = !e->coder;
+    content_coding coding = http_stream_start(&e->stream, x, http_header_list(x, MHD_HTTP_HEADER_ACCEPT_ENCODING));
+    bool size_known = coding == CODING_IDENTITY && x->reply_bytes;
     struct MHD_Response *response =
-        x->pull || e->coder ? MHD_create_response_from_callback(size_known ? x->reply_bytes : MHD_SIZE_UNKNOWN,
-                                                                STREAM_BLOCK_BYTES, on_pull, e, NULL)
-                            : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
+        is_streamed(e) ? MHD_create_response_from_callback(size_known ? x->reply_bytes : MHD_SIZE_UNKNOWN,
+                                                           STREAM_BLOCK_BYTES, on_pull, e, NULL)
+                       : MHD_create_response_from_buffer(x->reply.len, x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (response && !add_headers(e, response, coding)) {
         MHD_destroy_response(response);
         response = NULL;
@@ -384,8 +351,9 @@ static enum MHD_Result queue_reply(exchange *e) {
     if (x->reply.failed) http_fail(x, 503, "", "no memory for the reply; try again later");
     struct MHD_Response *response = x->reply.failed ? NULL : make_response(e);
     if (!response) return queue_no_memory(e->server, e->connection, e);
-    http_conn_expect(e->conn, EXPECT_READING, x->pull || e->coder ? 0 : x->reply.len);
-    if (!x->pull && !e->coder) x->n_reply_bytes = x->reply.len;
+    const size_t n_whole = is_streamed(e) ? 0 : x->reply.len;
+    http_conn_expect(e->conn, EXPECT_READING, n_whole);
+    x->n_reply_bytes = n_whole;
     enum MHD_Result result = MHD_queue_response(e->connection, (unsigned)x->status, response);
     MHD_destroy_response(response); // the connection holds it now; its bytes live as long as the exchange
     return result;

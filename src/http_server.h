@@ -11,7 +11,7 @@
  * closes its sending side), client_left is called once. `finish` is called exactly once, last; then the exchange is
  * gone.
  *
- * A reply goes out compressed when the client accepts that (http_coding.h); then its size is not known beforehand.
+ * A reply goes out compressed when the client accepts that (http_stream.h); then its size is not known beforehand.
  *
  * Answered here, without a handler: unknown paths (404), wrong methods (405), a body that is not JSON where JSON is due
  * (415) or is too large (413), too many connections (503, or 429 of one client), no memory for a body (503). HEAD works
