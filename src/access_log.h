@@ -7,7 +7,7 @@
 #ifndef ACCESS_LOG_H
 #define ACCESS_LOG_H
 
-#include "http_server.h"
+#include "http_exchange.h"
 
 /// `offered`: the client's, or NULL.
 void request_id_choose(const char *offered, char out[HTTP_REQUEST_ID_BYTES]);

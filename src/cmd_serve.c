@@ -7,6 +7,7 @@
  * first has that long to see in /health that it is to send no more. SIGHUP reads the file of keys again.
  */
 #include "commands.h"
+#include "http_server.h"
 #include "limits.h"
 #include "routes.h"
 #include <signal.h>

@@ -15,7 +15,7 @@
 #ifndef GATE_H
 #define GATE_H
 
-#include "http_server.h"
+#include "http_exchange.h"
 
 #define GATE_NAMES_MAX 32 // hosts or origins
 

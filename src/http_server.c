@@ -8,7 +8,6 @@
  */
 #include "http_server.h"
 #include "access_log.h"
-#include "api_error.h"
 #include "http_conns.h"
 #include "http_listen.h"
 #include "http_stream.h"
@@ -228,26 +227,6 @@ void http_add_header(http_exchange *x, const char *name, const char *value) {
     exchange *e = (exchange *)x;
     buffer_append(&e->headers, name, strlen(name) + 1);
     buffer_append(&e->headers, value, strlen(value) + 1);
-}
-
-http_step http_fail(http_exchange *x, int status, const char *param, const char *format, ...) {
-    char message[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
-    va_end(args);
-    buffer_free(&x->reply);
-    x->status = status;
-    x->content_type = "application/json";
-    x->pull = NULL;
-    buffer_puts(&x->reply, "{");
-    api_error_write(&x->reply, status, param, message);
-    buffer_puts(&x->reply, "}\n");
-    return HTTP_DONE;
-}
-
-http_step http_fail_with(http_exchange *x, const logitd_error *err) {
-    return http_fail(x, api_error_http_status(err->status), err->param, "%s", err->message);
 }
 
 // --------------------------------------------------------------------------------------------------------- reply

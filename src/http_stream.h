@@ -7,7 +7,7 @@
 #define HTTP_STREAM_H
 
 #include "http_coding.h"
-#include "http_server.h"
+#include "http_exchange.h"
 
 typedef struct http_stream {
     coder *coder;  // NULL: the pieces go out as they are

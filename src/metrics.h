@@ -6,7 +6,7 @@
 #ifndef METRICS_H
 #define METRICS_H
 
-#include "http_server.h"
+#include "http_exchange.h"
 #include "sched.h"
 
 typedef struct metrics metrics;

@@ -3,6 +3,7 @@
  */
 #include "routes.h"
 #include "api_error.h"
+#include "http_server.h"
 #include "json_read.h"
 #include "json_write.h"
 #include "limits.h"

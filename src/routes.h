@@ -6,7 +6,7 @@
 
 #include "enc_reply.h"
 #include "gate.h"
-#include "http_server.h"
+#include "http_exchange.h"
 #include "memory_plan.h"
 #include "metrics.h"
 #include "sched.h"

@@ -5,6 +5,7 @@
  * the client's side ended, and nothing of the request is left. Between inputs a right request must get its right reply.
  */
 #include "fuzz.h"
+#include "http_server.h"
 #include "limits.h"
 #include "routes.h"
 #include "unit/fake_engine.h"
