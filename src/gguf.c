@@ -7,7 +7,7 @@
  * Keys and tensor infos stay in the file; only a directory of pointers into it is kept. Does not guard against a file
  * that another program shortens while it is mapped: reading there ends the process (SIGBUS).
  */
-#include "gguf_value.h"
+#include "gguf.h"
 #include "limits.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -13,43 +13,11 @@
 #ifndef GGUF_H
 #define GGUF_H
 
+#include "gguf_value.h"
 #include "quant.h"
 #include "util.h"
-#include <string.h>
 
 typedef struct gguf_file gguf_file;
-
-typedef enum gguf_value_type {
-    GGUF_U8 = 0,
-    GGUF_I8,
-    GGUF_U16,
-    GGUF_I16,
-    GGUF_U32,
-    GGUF_I32,
-    GGUF_F32,
-    GGUF_BOOL,
-    GGUF_STRING,
-    GGUF_ARRAY,
-    GGUF_U64,
-    GGUF_I64,
-    GGUF_F64,
-} gguf_value_type;
-
-/// Bytes of the file, not NUL-terminated.
-typedef struct gguf_str {
-    const char *data;
-    size_t len;
-} gguf_str;
-
-/// A string made fit for a message: printable ASCII, "?" for anything else, "..." after 60 bytes.
-typedef struct gguf_shown {
-    char text[64];
-} gguf_shown;
-gguf_shown gguf_show(gguf_str s);
-
-static inline bool gguf_str_is(gguf_str s, const char *text) {
-    return s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
-}
 
 typedef struct gguf_tensor {
     gguf_str name;
@@ -73,8 +41,7 @@ int gguf_n_kv(const gguf_file *file);
 gguf_str gguf_kv_key(const gguf_file *file, int i);
 int gguf_find(const gguf_file *file, const char *key); // index of a key, or -1
 gguf_value_type gguf_kv_type(const gguf_file *file, int i);
-/// A short text of a value for people: numbers as they are, strings cut at 60 characters, arrays as type[n].
-void gguf_kv_text(const gguf_file *file, int i, buffer *out);
+void gguf_kv_text(const gguf_file *file, int i, buffer *out); // gguf_value_text
 
 // Typed getters. Any integer type serves an integer, any number a float. False when the key is absent or of another
 // kind (then *out is untouched); gguf_int also fails when the value does not fit in int64.

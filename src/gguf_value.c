@@ -1,4 +1,4 @@
-// gguf_value.c: see gguf_value.h; and gguf_show of gguf.h.
+// gguf_value.c: see gguf_value.h.
 #include "gguf_value.h"
 #include <inttypes.h>
 #include <stdlib.h>
