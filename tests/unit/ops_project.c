@@ -228,6 +228,18 @@ void test_project_ties(void **state) {
     free(memory[0]), free(memory[1]);
 }
 
+/// The sums of both rows say that a logit is not a number.
+static void check_nan(const projection *p, int n_threads) {
+    for (int i = 0; i < 2 * n_tested; i++) {
+        backend *b = make_precision(tested[i / 2], n_threads, i % 2 ? "bf16" : "exact");
+        if (!b) continue;
+        projected *rows = run_project(b, p, 0, p->n_rows, NULL);
+        assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
+        free(rows);
+        end_backend(b);
+    }
+}
+
 /// Logits of 1e30 and of -1e30 leave finite sums; one that is not a number is never lost.
 void test_project_extremes(void **state) {
     (void)state;
@@ -235,14 +247,7 @@ void test_project_extremes(void **state) {
     projection p = random_projection(2, 4, 500, 1e30f, memory);
     check_projection(&p, 1e30);
     memory[1][100 * p.n_in] = NAN;
-    for (int i = 0; i < 2 * n_tested; i++) {
-        backend *b = make_precision(tested[i / 2], 1, i % 2 ? "bf16" : "exact");
-        if (!b) continue;
-        projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
-        assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
-        free(rows);
-        end_backend(b);
-    }
+    check_nan(&p, 1);
     free(memory[0]), free(memory[1]);
 }
 
@@ -272,14 +277,7 @@ void test_project_nan_part(void **state) {
         float *memory[2];
         projection p = random_projection(2, 4, 3072, 1.0f, memory);
         for (int v = first; v < first + 1536; v++) memory[1][v * p.n_in] = NAN;
-        for (int i = 0; i < 2 * n_tested; i++) {
-            backend *b = make_precision(tested[i / 2], 2, i % 2 ? "bf16" : "exact");
-            if (!b) continue;
-            projected *rows = run_project(b, &p, 0, p.n_rows, NULL);
-            assert_true(isnan(rows[0].sum_e[0]) && isnan(rows[1].sum_e[0]));
-            free(rows);
-            end_backend(b);
-        }
+        check_nan(&p, 2);
         free(memory[0]), free(memory[1]);
     }
 }
