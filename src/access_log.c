@@ -4,13 +4,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/random.h>
 
 static pthread_once_t prefix_once = PTHREAD_ONCE_INIT;
 static uint64_t prefix; // random, so that ids of two servers differ
 
 static void make_prefix(void) {
-    if (getrandom(&prefix, sizeof prefix, 0) != (ssize_t)sizeof prefix) prefix = (uint64_t)clock_us();
+    prefix = util_random();
 }
 
 void request_id_choose(const char *offered, char out[HTTP_REQUEST_ID_BYTES]) {

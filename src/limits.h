@@ -72,13 +72,13 @@ logitd_status limit_set(const limit_row *row, const char *text, logitd_error *er
 #define LIMIT_CONNECTION_BYTES  (128u << 10) // of one connection: headers, and chunks of a reply
 #define LIMIT_SPARE_CONNECTIONS 64           // above the limit: they are told that they are too many
 #define LIMIT_JSON_DEPTH        32           // nesting of a request body
-#define LIMIT_THREADS           256
-#define LIMIT_VOCAB             (1 << 22)  // tokens of a vocabulary, against hostile files
-#define LIMIT_TENSORS           (1 << 16)  // tensors of a file, against hostile files
-#define LIMIT_METADATA          (1 << 16)  // metadata entries of a file
-#define LIMIT_STRING_BYTES      (1u << 24) // a string of a file
-#define LIMIT_LAYERS            1024
-#define LIMIT_HTTP_THREADS      4  // threads that parse requests and write replies
+#define LIMIT_THREADS           256          // of the CPU backend, against a slip of the hand
+#define LIMIT_VOCAB             (1 << 22)    // tokens of a vocabulary, against hostile files
+#define LIMIT_TENSORS           (1 << 16)    // tensors of a file, against hostile files
+#define LIMIT_METADATA          (1 << 16)    // metadata entries of a file
+#define LIMIT_STRING_BYTES      (1u << 24)   // a string of a file
+#define LIMIT_LAYERS            1024         // transformer blocks, against hostile files
+#define LIMIT_HTTP_THREADS      4            // threads that parse requests and write replies
 #define LIMIT_FULL_ROWS         32 // rows of logits made by one call: the weights are unpacked once for them all
 #define LIMIT_FULL_BYTES        (32u << 20) // … and their size: what one reply of full rows holds in memory
 #define LIMIT_WHOLE_BYTES       (16u << 20) // a reply up to this size is sent whole with its Content-Length, else streamed

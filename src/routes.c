@@ -9,7 +9,6 @@
 #include "limits.h"
 #include "openapi.h"
 #include <string.h>
-#include <sys/random.h>
 
 // ------------------------------------------------------------------------------------------------- GET /health
 
@@ -280,10 +279,7 @@ logitd_status service_init(service *s, const logitd_engine *engine, sched *sched
     s->tokens = token_json_create(logitd_tokenizer(engine));
     s->metrics = metrics_create(routes, n_routes);
     if (!s->tokens || !s->metrics) return error_set(err, LOGITD_ENOMEM, "no memory for the texts of the vocabulary");
-    uint64_t random = (uint64_t)clock_us();
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
-        log_line(LOG_WARN, "no random bytes for reply ids");
-    snprintf(s->id_prefix, sizeof s->id_prefix, "%016llx", (unsigned long long)random);
+    snprintf(s->id_prefix, sizeof s->id_prefix, "%016llx", (unsigned long long)util_random());
     return LOGITD_OK;
 }
 

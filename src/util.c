@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -420,6 +421,11 @@ void log_line(log_level level, const char *format, ...) {
 }
 
 // ------------------------------------------------------------------------------------------------- the machine
+
+uint64_t util_random(void) {
+    uint64_t bits;
+    return getrandom(&bits, sizeof bits, 0) == (ssize_t)sizeof bits ? bits : (uint64_t)clock_us();
+}
 
 int util_cpu_count(void) {
     // the kernel refuses a set smaller than its own (EINVAL): double it until it is accepted

@@ -109,6 +109,9 @@ void log_members(log_level level, const char *text, const char *members);
 /// Whether the last line of stderr is a progress bar, whose place the next line of the log then takes.
 void log_over_bar(bool there);
 
+/// Random bits of the system; should it have none, the clock's.
+uint64_t util_random(void);
+
 /// Processors that this process may run on, at least 1.
 int util_cpu_count(void);
 
