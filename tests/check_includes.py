@@ -27,8 +27,9 @@ LAYERS = [
     ("sched", ["src/sched.[ch]"], ["api", "base"]),
     (
         "server",
-        ["src/http_*.[ch]", "src/routes*.[ch]", "src/dist_*.[ch]", "src/enc_*.[ch]", "src/json_*.[ch]"]
-        + ["src/api_*.[ch]", "src/reply_*.[ch]", "src/float*", "src/safetensors_head.[ch]", "src/memory_plan.[ch]", "src/access_log.[ch]", "src/gate.[ch]", "src/metrics.[ch]", "src/openapi.h", "src/pages.h"],
+        ["src/http_*.[ch]", "src/routes*.[ch]", "src/dist_*.[ch]", "src/enc_*.[ch]", "src/json_*.[ch]", "src/api_*.[ch]"]
+        + ["src/reply_*.[ch]", "src/float*", "src/safetensors_head.[ch]", "src/memory_plan.[ch]", "src/access_log.[ch]"]
+        + ["src/gate.[ch]", "src/metrics.[ch]", "src/openapi.h", "src/pages.h"],
         ["api", "base", "tokenizer", "sched"],
     ),
     ("main", ["src/main.c", "src/commands.h", "src/cmd_*.[ch]"], ["api", "base", "format", "tokenizer", "sched", "server"]),
