@@ -3,7 +3,7 @@
  * the same bytes, both formats, full rows, failures midway; numbers read back to the same bits; how fast it writes.
  */
 #include "enc_json.h"
-#include "fake_engine.h"
+#include "fake_reply.h"
 #include "float_text.h"
 #include "json_write.h"
 #include <math.h>
@@ -15,48 +15,13 @@
 
 #include <cmocka.h>
 
-typedef struct reply {
-    dist_request request;
-    logitd_job *job;
-    enc_source source;
-    logitd_engine *engine;
-    token_json *tokens;
-    float row[FAKE_VOCAB];
-} reply;
-
-static enc_step full_row(void *arg, int iprompt, int irow, const float **row, logitd_error *err) {
-    reply *r = arg;
-    *row = r->row;
-    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, r->row, err) ? ENC_FAILED : ENC_MORE;
-}
-
-static void begin(reply *r, const char *body) {
-    logitd_error err = {0};
-    *r = (reply){.engine = fake_open(), .tokens = token_json_create(NULL)};
-    if (dist_request_parse(r->engine, body, strlen(body), NULL, &r->request, &err)) fail_msg("%s", err.message);
-    assert_int_equal(logitd_job_create(r->engine, &r->request.request, &r->job, &err), LOGITD_OK);
-    assert_int_equal(logitd_submit(r->engine, r->job, 0, &err), LOGITD_OK);
-    r->source = (enc_source){.model = logitd_model(r->engine),
-                             .tokens = r->tokens,
-                             .request = &r->request,
-                             .job = r->job,
-                             .id = "id-1",
-                             .created = 1790000000,
-                             .queue_ms = 0.25,
-                             .full_row = full_row,
-                             .arg = r};
-}
-
-static void end(reply *r) {
-    logitd_withdraw(r->engine, r->job, NULL);
-    logitd_job_free(r->job);
-    dist_request_free(&r->request);
-    token_json_free(r->tokens);
-    fake = (fake_engine){0};
+static void begin(fake_reply *r, const char *body) {
+    fake_reply_begin(r, body);
+    fake_reply_submit(r);
 }
 
 /// Steps and pulls in turn until the reply ends; returns the last step.
-static enc_step pull_all(reply *r, buffer *out) {
+static enc_step pull_all(fake_reply *r, buffer *out) {
     enc_json e = enc_json_start(&r->source);
     for (;;) {
         enc_step step = enc_json_next(&e, out);
@@ -81,7 +46,7 @@ static const char *logprob_text(int32_t token, int32_t id, double temperature) {
 
 static void json_has_every_member(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     begin(&r, "{\"prompt\":\"a\\n\",\"add_bos\":true,\"temperatures\":[0.1,2],\"top_n\":1,\"token_ids\":[258,259]}");
     assert_int_equal(pull_all(&r, &out), ENC_END);
@@ -108,12 +73,12 @@ static void json_has_every_member(void **state) {
     has(&out, "]}]}],\"timing_ms\":{\"queue\":0.25,\"compute\":1.5}}\n");
     assert_int_equal(out.data[out.len - 1], '\n');
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void what_is_not_asked_is_left_out(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     begin(&r, "{\"prompt\":[[1,2],[3]],\"top_n\":0,\"stats\":false,\"values\":\"logit\",\"token_ids\":[7],"
               "\"positions\":{\"start\":1}}");
@@ -131,7 +96,7 @@ static void what_is_not_asked_is_left_out(void **state) {
     assert_null(strstr(out.data, "entropy"));
     assert_null(strstr(out.data, "next"));
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void ndjson_lines_come_in_order(void **state) {
@@ -145,7 +110,7 @@ static void ndjson_lines_come_in_order(void **state) {
                                          "{\"index\":1,\"position\":0,",
                                          "{\"index\":1,\"summary\":[",
                                          "{\"timing_ms\":"};
-    reply r;
+    fake_reply r;
     buffer out = {0};
     fake.step_tokens = 1;
     begin(&r, "{\"prompt\":[\"ab\",\"c\"],\"format\":\"ndjson\"}");
@@ -166,12 +131,12 @@ static void ndjson_lines_come_in_order(void **state) {
     }
     assert_int_equal(i, ARRAY_LEN(starts));
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void a_failure_midway_is_the_last_line(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     fake.step_tokens = 1;
     fake.fail_after = 3;
@@ -182,7 +147,7 @@ static void a_failure_midway_is_the_last_line(void **state) {
               "failed\",\"type\":\"busy\",\"param\":null,\"code\":\"unavailable\"}}\n");
     assert_int_equal(out.data[out.len - 2], '}');
     assert_null(strstr(out.data, "timing_ms"));
-    end(&r);
+    fake_reply_end(&r);
     out.len = 0;
 
     fake.fail_after = 1; // before anything is written: the caller's to say
@@ -190,12 +155,12 @@ static void a_failure_midway_is_the_last_line(void **state) {
     assert_int_equal(pull_all(&r, &out), ENC_FAILED);
     assert_int_equal(out.len, 0);
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void full_rows_hold_every_value(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0}, wanted = {0};
     begin(&r, "{\"prompt\":\"abc\",\"top_n\":\"full\",\"temperatures\":[1,3]}");
     assert_int_equal(pull_all(&r, &out), ENC_END);
@@ -206,7 +171,7 @@ static void full_rows_hold_every_value(void **state) {
     }
     has(&out, wanted.data);
     assert_null(strstr(out.data, "\"top\""));
-    end(&r);
+    fake_reply_end(&r);
 
     out.len = wanted.len = 0;
     begin(&r, "{\"prompt\":\"abc\",\"top_n\":\"full\",\"values\":\"logit\",\"temperatures\":[1,3]}");
@@ -218,13 +183,13 @@ static void full_rows_hold_every_value(void **state) {
     }
     buffer_puts(&wanted, "]],\"token_ids\":[]}]}]");
     has(&out, wanted.data);
-    end(&r);
+    fake_reply_end(&r);
 
     out.len = 0;
     fake.project_fails_at_row = 1;
     begin(&r, "{\"prompt\":\"abc\",\"top_n\":\"full\"}");
     assert_int_equal(pull_all(&r, &out), ENC_FAILED); // JSON cannot say it: the connection is cut
-    end(&r);
+    fake_reply_end(&r);
     buffer_free(&out);
     buffer_free(&wanted);
 }
@@ -275,7 +240,7 @@ static void encodes_fast(void **state) {
     size_t len = strlen(body);
     for (uint32_t i = 0; i < 4096; i++) body[len++] = (char)('a' + (i * 2654435761u >> 16) % 26);
     memcpy(body + len, "\"}", 3);
-    reply r;
+    fake_reply r;
     buffer out = {0};
     fake.step_tokens = 4096;
     begin(&r, body);
@@ -289,7 +254,7 @@ static void encodes_fast(void **state) {
                       (double)out.len / (double)us);
     }
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 int main(void) {

@@ -4,7 +4,7 @@
  * reader of the format takes it is tests/test_server_safetensors.py's.
  */
 #include "enc_safetensors.h"
-#include "fake_engine.h"
+#include "fake_reply.h"
 #include "float16.h"
 #include "safetensors_head.h"
 #include <math.h>
@@ -16,41 +16,15 @@
 
 #include <cmocka.h>
 
-typedef struct reply {
-    dist_request request;
-    logitd_job *job;
-    enc_source source;
-    logitd_engine *engine;
-    float row[FAKE_VOCAB];
-} reply;
-
-static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
-    reply *r = arg;
-    *logits = r->row;
-    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, r->row, err) ? ENC_FAILED : ENC_MORE;
-}
-
-/// Everything up to the submitted job; the size is asked before the job is there.
-static uint64_t begin(reply *r, const char *body) {
-    logitd_error err = {0};
-    *r = (reply){.engine = fake_open()};
-    if (dist_request_parse(r->engine, body, strlen(body), NULL, &r->request, &err)) fail_msg("%s", err.message);
-    r->source = (enc_source){.model = logitd_model(r->engine), .request = &r->request, .full_row = full_row, .arg = r};
-    uint64_t n = enc_safetensors_bytes(&r->source);
-    assert_int_equal(logitd_job_create(r->engine, &r->request.request, &r->job, &err), LOGITD_OK);
-    assert_int_equal(logitd_submit(r->engine, r->job, 0, &err), LOGITD_OK);
-    r->source.job = r->job;
+/// Returns the size that was promised before the job was there.
+static uint64_t begin(fake_reply *r, const char *body) {
+    fake_reply_begin(r, body);
+    const uint64_t n = enc_safetensors_bytes(&r->source);
+    fake_reply_submit(r);
     return n;
 }
 
-static void end(reply *r) {
-    logitd_withdraw(r->engine, r->job, NULL);
-    logitd_job_free(r->job);
-    dist_request_free(&r->request);
-    fake = (fake_engine){0};
-}
-
-static enc_step pull_all(reply *r, buffer *out, enc_safetensors *e) {
+static enc_step pull_all(fake_reply *r, buffer *out, enc_safetensors *e) {
     for (;;) {
         enc_step step = enc_safetensors_next(e, out);
         if (step == ENC_END || step == ENC_FAILED) return step;
@@ -84,20 +58,20 @@ static void the_size_is_known_before_the_work(void **state) {
         "{\"prompt\":\"abc\",\"format\":\"safetensors\",\"positions\":[],\"values\":\"logit\"}",
     };
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
-        reply r;
+        fake_reply r;
         buffer out = {0};
         uint64_t n = begin(&r, bodies[i]);
         enc_safetensors e = enc_safetensors_start(&r.source);
         assert_int_equal(pull_all(&r, &out, &e), ENC_END);
         assert_int_equal(out.len, n);
         buffer_free(&out);
-        end(&r);
+        fake_reply_end(&r);
     }
 }
 
 static void values_are_in_their_places(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     begin(&r, "{\"prompt\":[\"ab\",\"c\"],\"format\":\"safetensors\",\"top_n\":\"full\",\"temperatures\":[0.5,2],"
               "\"values\":\"logprob\",\"token_ids\":[7,9],\"positions\":[-1,0]}");
@@ -126,12 +100,12 @@ static void values_are_in_their_places(void **state) {
         }
     }
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void it_starts_with_the_first_row(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     fake.step_tokens = 1;
     begin(&r, "{\"prompt\":\"abc\",\"format\":\"safetensors\",\"top_n\":\"full\"}");
@@ -146,12 +120,12 @@ static void it_starts_with_the_first_row(void **state) {
     assert_int_equal(out.len - n_head, FAKE_VOCAB * sizeof(float)); // one row of three
     assert_int_equal(pull_all(&r, &out, &e), ENC_END);
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 static void failures_cut_the_reply(void **state) {
     (void)state;
-    reply r;
+    fake_reply r;
     buffer out = {0};
     fake.step_tokens = 1;
     fake.fail_after = 1; // before the first row: nothing is written
@@ -160,7 +134,7 @@ static void failures_cut_the_reply(void **state) {
     assert_int_equal(pull_all(&r, &out, &e), ENC_FAILED);
     assert_int_equal(out.len, 0);
     assert_string_equal(e.error.message, "the fake device failed");
-    end(&r);
+    fake_reply_end(&r);
 
     fake.step_tokens = 1;
     fake.fail_after = 3;
@@ -168,7 +142,7 @@ static void failures_cut_the_reply(void **state) {
     e = enc_safetensors_start(&r.source);
     assert_int_equal(pull_all(&r, &out, &e), ENC_FAILED);
     assert_true(out.len > 0 && out.len < n);
-    end(&r);
+    fake_reply_end(&r);
 
     out.len = 0;
     fake.project_fails_at_row = 2;
@@ -177,7 +151,7 @@ static void failures_cut_the_reply(void **state) {
     assert_int_equal(pull_all(&r, &out, &e), ENC_FAILED);
     assert_string_equal(e.error.message, "no more rows");
     buffer_free(&out);
-    end(&r);
+    fake_reply_end(&r);
 }
 
 // ------------------------------------------------------------------------------------------------------- float16
