@@ -211,11 +211,9 @@ static logitd_status read_vocabulary(tokenizer *t, const gguf_file *file, logitd
     t->n_vocab = (int)n;
     gguf_str *texts = mem_alloc((size_t)n, sizeof *texts);
     if (!texts) return tok_no_memory(err);
-    logitd_status status = LOGITD_OK;
-    if (!gguf_array_strings(file, key, texts, n)) {
-        status = error_set(err, LOGITD_EFORMAT, "%s cannot be read as strings", key);
-    }
-    if (!status) status = add_tokens(t, file, texts, err);
+    const bool read = gguf_array_strings(file, key, texts, n);
+    ASSERT(read); // n strings, as gguf_array said
+    logitd_status status = add_tokens(t, file, texts, err);
     mem_free(texts);
     return status;
 }
