@@ -48,3 +48,13 @@ bool accept_next(const char **rest, accept_item *out) {
 bool accept_is(const accept_item *item, const char *name) {
     return item->len == strlen(name) && strncasecmp(item->name, name, item->len) == 0;
 }
+
+bool content_is_json(const char *type) {
+    size_t n = type ? strcspn(type, "; \t") : 0;
+    if (n != strlen("application/json") || strncasecmp(type, "application/json", n) != 0) return false;
+    const char *charset = strcasestr(type, "charset=");
+    if (!charset) return true;
+    charset += strlen("charset=");
+    if (*charset == '"') charset++;
+    return strncasecmp(charset, "utf-8", 5) == 0 && strchr("\"; \t", charset[5]); // the NUL is found, too
+}

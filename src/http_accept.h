@@ -1,6 +1,6 @@
 /*
- * http_accept.h: reads what a client accepts: lists of names with q-values, as in Accept and Accept-Encoding (RFC 9110,
- * 12.4.2). Does not decide what a name means.
+ * http_accept.h: reads header values about what is sent: lists of names with q-values, as in Accept and Accept-Encoding
+ * (RFC 9110, 12.4.2), without deciding what a name means; and whether a Content-Type is JSON's.
  */
 #ifndef HTTP_ACCEPT_H
 #define HTTP_ACCEPT_H
@@ -17,5 +17,8 @@ typedef struct accept_item {
 bool accept_next(const char **rest, accept_item *out);
 /// Whether an item's name is `name`, in any case of letters.
 bool accept_is(const accept_item *item, const char *name);
+
+/// Whether a Content-Type (or NULL) is application/json, in UTF-8 if it says a charset.
+bool content_is_json(const char *type);
 
 #endif

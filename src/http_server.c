@@ -8,6 +8,7 @@
  */
 #include "http_server.h"
 #include "access_log.h"
+#include "http_accept.h"
 #include "http_conns.h"
 #include "http_listen.h"
 #include "http_stream.h"
@@ -340,17 +341,6 @@ static enum MHD_Result queue_reply(exchange *e) {
 
 // -------------------------------------------------------------------------------------------------------- request
 
-/// Whether a Content-Type is application/json, in UTF-8 if it says a charset.
-static bool is_json_type(const char *type) {
-    size_t n = type ? strcspn(type, "; \t") : 0;
-    if (n != strlen("application/json") || strncasecmp(type, "application/json", n) != 0) return false;
-    const char *charset = strcasestr(type, "charset=");
-    if (!charset) return true;
-    charset += strlen("charset=");
-    if (*charset == '"') charset++;
-    return strncasecmp(charset, "utf-8", 5) == 0 && strchr("\"; \t", charset[5]); // the NUL is found, too
-}
-
 static void refuse_too_large(exchange *e, uint64_t n_bytes, const char *or_more) {
     e->route = NULL;
     http_fail(&e->x, 413, "", "the body has %llu bytes%s; at most %lld are taken", (unsigned long long)n_bytes, or_more,
@@ -403,7 +393,7 @@ static bool refuse_body(exchange *e) {
         refuse_for_memory(e);
     } else if (coding && strcasecmp(coding, "identity") != 0) {
         http_fail(&e->x, 415, "", "the Content-Encoding is %.80s; send the body as it is, without one", coding);
-    } else if (!is_json_type(type)) {
+    } else if (!content_is_json(type)) {
         http_fail(&e->x, 415, "", "the Content-Type is %.80s; send JSON in UTF-8 as Content-Type: application/json",
                   type ? type : "missing");
     } else {

@@ -1,6 +1,7 @@
 /*
- * test_http_coding.c: which coding a header asks for; that compressed pieces read back to what was written, that a
- * flush makes everything readable, and that no memory is left behind. Both libraries read back what they wrote.
+ * test_http_coding.c: which coding a header asks for, and which type is JSON; that compressed pieces read back to what
+ * was written, that a flush makes everything readable, and that no memory is left behind. Both libraries read back what
+ * they wrote.
  */
 #include "http_accept.h"
 #include "http_coding.h"
@@ -44,6 +45,25 @@ static void the_best_accepted_coding_is_chosen(void **state) {
         content_coding got = coding_accepted(cases[i].header);
         if (got != cases[i].coding) fail_msg("%s: %s", cases[i].header, coding_name(got));
     }
+}
+
+static void a_content_type_is_json_or_not(void **state) {
+    (void)state;
+    static const char *const yes[] = {"application/json", "Application/JSON", "application/json;charset=utf-8",
+                                      "application/json; charset=\"UTF-8\"; x=1", "application/json ;x=1"};
+    static const char *const no[] = {NULL,
+                                     "",
+                                     "text/plain",
+                                     "application/jsonl",
+                                     "application/json, text/plain",
+                                     "application/json; charset=latin-1",
+                                     "json",
+                                     "application/json; charset=utf-80",
+                                     "application/json; charset=utf-"};
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++)
+        if (!content_is_json(yes[i])) fail_msg("%s", yes[i]);
+    for (size_t i = 0; i < ARRAY_LEN(no); i++)
+        if (content_is_json(no[i])) fail_msg("%s", no[i]);
 }
 
 /// Appends what can be read of a compressed stream so far; true at its end.
@@ -134,8 +154,9 @@ static void an_empty_stream_is_a_stream(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_best_accepted_coding_is_chosen), cmocka_unit_test(pieces_read_back),
-        cmocka_unit_test(a_flush_makes_all_of_it_readable), cmocka_unit_test(an_empty_stream_is_a_stream)};
+        cmocka_unit_test(the_best_accepted_coding_is_chosen), cmocka_unit_test(a_content_type_is_json_or_not),
+        cmocka_unit_test(pieces_read_back), cmocka_unit_test(a_flush_makes_all_of_it_readable),
+        cmocka_unit_test(an_empty_stream_is_a_stream)};
     size_t held = mem_held();
     int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
     return n_failed || mem_held() != held;
