@@ -80,7 +80,7 @@ typedef struct cpu_kernels {
     void (*stats)(const float *logits, int n_cols, int n_lanes, cpu_stats *s);
     /// count[lane] += number of logits > target[lane]
     void (*count_above)(const float *logits, int n_cols, int n_lanes, const float *target, int32_t *count);
-    /// hits[c] = mask of the lanes whose logit is > threshold[lane], or whose threshold is NaN
+    /// hits[c] = mask of the lanes whose logit is not <= threshold[lane]: either may be NaN
     void (*find_above)(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits);
 } cpu_kernels;
 

@@ -281,8 +281,22 @@ static inline vf scaled_score(vf score, const attention_params *params) {
     return vf_tanh(score * params->scale / params->softcap) * (params->softcap * LOG2_E);
 }
 
-static inline vf exp2_below(vf x, vf max) {
-    return vf_exp2_floored(vf_at_least(vf_set(EXP2_FLOOR), x - max));
+/// Weights of n (a constant) vectors of scores under a maximum; 0 for those masked out.
+static inline __attribute__((always_inline)) void exp2_below(int n, const vf *score, vf max, vf *weight) {
+    vf x[EXP2_AT_ONCE];
+    for (int j = 0; j < n; j++) x[j] = vf_max(score[j] - max, vf_set(EXP2_FLOOR));
+    vf_exp2_floored(n, x, weight);
+}
+
+/// Makes weights of the scores of n (a constant) keys, and adds each to a total of its own.
+static inline __attribute__((always_inline)) void softmax_weights(int n, float *scores, vf max, vf *totals) {
+    vf weight[SOFTMAX_CHAINS];
+    for (int j = 0; j < n; j++) weight[j] = vf_load(scores + j * BM);
+    exp2_below(n, weight, max, weight);
+    for (int j = 0; j < n; j++) {
+        vf_store(scores + j * BM, weight[j]);
+        totals[j] += weight[j];
+    }
 }
 
 static void softmax_step(float *scores, int n_keys, int key_first, const int32_t *lo, const int32_t *hi,
@@ -302,18 +316,14 @@ static void softmax_step(float *scores, int n_keys, int key_first, const int32_t
             new_max = vf_max(new_max, s);
         }
         const vf base = vf_select(new_max == minus_inf, zero, new_max); // no key yet: every weight is 0
-        const vf factor = vf_select(old_max == minus_inf, zero, exp2_below(old_max, base));
+        vf factor;
+        exp2_below(1, &old_max, base, &factor);
         vf totals[SOFTMAX_CHAINS] = {zero, zero, zero, zero};
-        for (int first_key = 0; first_key < n_keys; first_key += SOFTMAX_CHAINS) {
-#pragma GCC unroll 4
-            for (int j = 0; j < SOFTMAX_CHAINS; j++) {
-                if (first_key + j >= n_keys) break;
-                float *at = scores + (first_key + j) * BM + v;
-                const vf s = vf_load(at), e = vf_select(s == minus_inf, zero, exp2_below(s, base));
-                vf_store(at, e);
-                totals[j] += e;
-            }
-        }
+        int j = 0;
+        for (; j + SOFTMAX_CHAINS <= n_keys; j += SOFTMAX_CHAINS)
+            softmax_weights(SOFTMAX_CHAINS, scores + (ptrdiff_t)j * BM + v, base, totals);
+        for (int chain = 0; j < n_keys; j++, chain++)
+            softmax_weights(1, scores + (ptrdiff_t)j * BM + v, base, totals + chain);
         const vf total = (totals[0] + totals[1]) + (totals[2] + totals[3]);
         vf_store(max + v, new_max);
         vf_store(sum + v, vf_fma(vf_load(sum + v), factor, total));
@@ -347,7 +357,23 @@ static void rebase(cpu_stats *s, const float *new_max) {
     memcpy(s->max, new_max, BM * sizeof(float));
 }
 
-#define STATS_CHAINS 2 // interleaved sums over columns: they hide the latency of an addition
+/// Adds n (a constant) columns' e, x e and x^2 e to `sums`, with x = (logit - max) / T in powers of 2 and e = 2^x.
+static inline __attribute__((always_inline)) void add_columns(int n, const float *logits, vf max, vf per_t, vf *sums) {
+    vf x[EXP2_AT_ONCE], e[EXP2_AT_ONCE], xe[EXP2_AT_ONCE];
+    for (int j = 0; j < n; j++) x[j] = vf_max((vf_load(logits + j * BM) - max) * per_t, vf_set(EXP2_FLOOR));
+    vf_exp2_floored(n, x, e);
+    for (int j = 0; j < n; j++) xe[j] = x[j] * e[j];
+    vf sum_xxe = x[0] * xe[0];
+    for (int j = 1; j < n; j++) sum_xxe = vf_fma(x[j], xe[j], sum_xxe);
+    for (int j = n / 2; j > 0; j /= 2) // pairwise
+        for (int i = 0; i < j; i++) {
+            e[i] += e[i + j];
+            xe[i] += xe[i + j];
+        }
+    sums[0] += e[0];
+    sums[1] += xe[0];
+    sums[2] += sum_xxe;
+}
 
 static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
     _Alignas(64) float new_max[BM];
@@ -364,23 +390,16 @@ static void stats(const float *logits, int n_cols, int n_lanes, cpu_stats *s) {
     for (int t = 0; t < s->n_temperatures; t++) {
         for (int v = 0; v < n_lanes; v += CPU_LANES) {
             const vf max = vf_load(new_max + v), m = vf_select(max == vf_set(-INFINITY), vf_set(0.0f), max);
-            const vf per_t = vf_load(s->inv_t + t * BM + v) * LOG2_E, floor = vf_set(EXP2_FLOOR);
-            vf p[STATS_CHAINS][3] = {{vf_set(0.0f), vf_set(0.0f), vf_set(0.0f)}};
-            for (int first = 0; first < n_cols; first += STATS_CHAINS) {
-#pragma GCC unroll 2
-                for (int j = 0; j < STATS_CHAINS; j++) {
-                    if (first + j >= n_cols) break;
-                    const vf logit = vf_load(logits + (first + j) * BM + v);
-                    const vf x = vf_at_least(floor, (logit - m) * per_t), e = vf_exp2_floored(x), xe = x * e;
-                    p[j][0] += e;
-                    p[j][1] += xe;
-                    p[j][2] = vf_fma(x, xe, p[j][2]);
-                }
-            }
+            const vf per_t = vf_load(s->inv_t + t * BM + v) * LOG2_E;
+            vf block[3] = {vf_set(0.0f), vf_set(0.0f), vf_set(0.0f)};
+            int c = 0;
+            for (; c + EXP2_AT_ONCE <= n_cols; c += EXP2_AT_ONCE)
+                add_columns(EXP2_AT_ONCE, logits + (ptrdiff_t)c * BM + v, m, per_t, block);
+            for (; c < n_cols; c++) add_columns(1, logits + (ptrdiff_t)c * BM + v, m, per_t, block);
             const double unit[3] = {1.0, LN_2, LN_2 * LN_2}; // x was in powers of 2
             double *sums = s->sums + (ptrdiff_t)t * 3 * BM + v;
             for (int i = 0; i < 3; i++)
-                *(vd *)(sums + (ptrdiff_t)i * BM) += __builtin_convertvector(p[0][i] + p[1][i], vd) * unit[i];
+                *(vd *)(sums + (ptrdiff_t)i * BM) += __builtin_convertvector(block[i], vd) * unit[i];
         }
     }
 }
@@ -395,11 +414,11 @@ static void count_above(const float *logits, int n_cols, int n_lanes, const floa
 }
 
 static void find_above(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits) {
-    memset(hits, 0, (size_t)n_cols * sizeof *hits);
-    for (int v = 0; v < n_lanes; v += CPU_LANES) {
-        const vf t = vf_load(threshold + v);
-        const vi open = ~(t <= vf_set(INFINITY)); // NaN
-        for (int c = 0; c < n_cols; c++) hits[c] |= vi_mask((vf_load(logits + c * BM + v) > t) | open) << v;
+    const vf t0 = vf_load(threshold), t1 = vf_load(threshold + CPU_LANES);
+    const uint32_t lanes = n_lanes < 32 ? (1u << n_lanes) - 1 : UINT32_MAX;
+    for (int c = 0; c < n_cols; c++, logits += BM) {
+        const uint32_t low = vi_mask(vf_load(logits) <= t0), high = vi_mask(vf_load(logits + CPU_LANES) <= t1);
+        hits[c] = ~(low | high << CPU_LANES) & lanes;
     }
 }
 

@@ -218,14 +218,12 @@ static void single_softmax_step(float *scores, int n_keys, int key_first, const 
     }
     float new_max = *max;
     for (int l = 0; l < CPU_LANES; l++) new_max = new_max < largest[l] ? largest[l] : new_max;
-    const vf base = vf_set(new_max == -INFINITY ? 0.0f : new_max), zero = vf_set(0.0f);
-    for (int j = 0; j < n_keys; j += CPU_LANES) {
-        const vf s = vf_load(scores + j);
-        vf_store(scores + j, vf_select(s == vf_set(-INFINITY), zero, exp2_below(s, base)));
-    }
+    const vf base = vf_set(new_max == -INFINITY ? 0.0f : new_max), old_max = vf_set(*max);
+    vf factor;
+    exp2_below(1, &old_max, base, &factor);
+    for (int j = 0; j < n_keys; j += CPU_LANES) exp2_below(1, (vf *)(scores + j), base, (vf *)(scores + j));
     float totals[SOFTMAX_CHAINS] = {0};
     for (int j = 0; j < n_keys; j++) totals[j % SOFTMAX_CHAINS] += scores[j];
-    const vf factor = *max == -INFINITY ? zero : exp2_below(vf_set(*max), base);
     const vf total = vf_set((totals[0] + totals[1]) + (totals[2] + totals[3]));
     *max = new_max;
     *sum = vf_fma(vf_set(*sum), factor, total)[0];

@@ -134,7 +134,7 @@ static void count_above(const float *logits, int n_cols, int n_lanes, const floa
 
 static void find_above(const float *logits, int n_cols, int n_lanes, const float *threshold, uint32_t *hits) {
     (void)n_lanes;
-    for (int c = 0; c < n_cols; c++) hits[c] = logits[c] > *threshold || isnan(*threshold);
+    for (int c = 0; c < n_cols; c++) hits[c] = !(logits[c] <= *threshold);
 }
 
 const cpu_kernels cpu_kernels_reference = {
