@@ -85,7 +85,7 @@ typedef struct project_row {
 
 /// The most that one call of a projection is ever asked for.
 typedef struct project_limits {
-    int n_rows, n_full_rows; // of project_stats, of project_logits
+    int n_rows, n_full_rows; // of project_stats; of those whose logits are wanted
     int n_temperatures, top_n, n_listed;
 } project_limits;
 
@@ -144,11 +144,13 @@ typedef struct backend_ops {
     /// there is less; *err has the numbers. NULL: they need next to nothing.
     logitd_status (*reserve)(backend *b, const backend_weight *output, const project_limits *most, logitd_error *err);
     /// Final projection and statistics in one pass over the output matrix; softcap > 0: logit = c * tanh(logit / c).
-    /// Waits for its results. Errors: ENOMEM, EBACKEND.
+    /// logits: NULL, or where the logits go as well, row-major [n_rows, n_vocab] in host memory; always NULL for a
+    /// backend that has project_logits. Waits for its results. Errors: ENOMEM, EBACKEND.
     logitd_status (*project_stats)(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                    const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                   logitd_error *err);
-    /// out[r][v] = the same logits, bit for bit, row-major [n_rows, n_vocab] in host memory. Waits.
+                                   float *logits, logitd_error *err);
+    /// The same logits, bit for bit, without statistics. Waits. NULL: project_stats gives both for hardly more than
+    /// one, however few the rows.
     logitd_status (*project_logits)(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                     const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                     logitd_error *err);

@@ -179,7 +179,7 @@ static logitd_status run(logitd_engine *engine, logitd_job *job, logitd_error *e
 /// Full rows for the encoder, some at a time.
 typedef struct full_rows {
     logitd_engine *engine;
-    const logitd_job *job;
+    logitd_job *job;
     size_t n_vocab;
     float *rows;  // [n][n_vocab] logits
     int first, n; // rows held
@@ -202,7 +202,7 @@ static enc_step full_row(void *arg, int iprompt, int irow, const float **logits,
     return ENC_MORE;
 }
 
-static logitd_status write_encoded(logitd_engine *engine, const dist_request *request, const logitd_job *job, FILE *out,
+static logitd_status write_encoded(logitd_engine *engine, const dist_request *request, logitd_job *job, FILE *out,
                                    logitd_error *err) {
     const logitd_model_info *model = logitd_model(engine);
     token_json *tokens = token_json_create(logitd_tokenizer(engine));
@@ -233,7 +233,7 @@ static logitd_status write_encoded(logitd_engine *engine, const dist_request *re
 }
 
 static logitd_status write_reply(logitd_engine *engine, const score_options *o, const dist_request *request,
-                                 const logitd_job *job, FILE *out, logitd_error *err) {
+                                 logitd_job *job, FILE *out, logitd_error *err) {
     logitd_status status = LOGITD_OK;
     if (o->table) {
         score_table_write(logitd_tokenizer(engine), job, out);

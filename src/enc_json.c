@@ -2,8 +2,9 @@
  * enc_json.c: see enc_json.h. The reply is a walk through the stages below; both formats are the same pieces in another
  * order and with other text between them.
  *
- *   json     HEAD  ( PROMPT  SUMMARY  ROWS  PROMPT_END )*  TAIL
- *   ndjson   HEAD  ( PROMPT  ROWS  SUMMARY )*  TAIL                 each piece ends its line
+ *   json         HEAD  ( PROMPT  SUMMARY  ROWS  PROMPT_END )*  TAIL
+ *   json, full   HEAD  ( PROMPT  ROWS  SUMMARY  PROMPT_END )*  TAIL
+ *   ndjson       HEAD  ( PROMPT  ROWS  SUMMARY )*  TAIL                 each piece ends its line
  */
 #include "enc_json.h"
 #include "api_error.h"
@@ -190,46 +191,52 @@ static void put_full_values(enc_json *e, const float *logits, size_t n_rows, siz
 }
 
 /// One row of a full request, or a stretch of it.
-static enc_step put_full_row(enc_json *e, const logitd_row *row, buffer *out) {
+static enc_step put_full_row(enc_json *e, buffer *out) {
     const enc_source *s = e->source;
     size_t n_vocab = (size_t)s->model->n_vocab, n_rows = enc_values_of_entry(s);
     const float *logits;
     enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &logits, &e->error);
     if (step != ENC_MORE) return step;
-    if (e->ivalue == 0) put_row_start(e, row, out);
+    const logitd_row row = logitd_job_row(s->job, e->iprompt, e->irow); // complete now that its logits are there
+    if (e->ivalue == 0) put_row_start(e, &row, out);
     put_full_values(e, logits, n_rows, n_vocab, out);
-    if (e->ivalue == n_rows * n_vocab) put_row_end(e, row, out);
+    if (e->ivalue == n_rows * n_vocab) put_row_end(e, &row, out);
     return ENC_MORE;
 }
 
-static void put_top_row(enc_json *e, const logitd_row *row, buffer *out) {
-    put_row_start(e, row, out);
+static void put_top_row(enc_json *e, buffer *out) {
+    const logitd_row row = logitd_job_row(e->source->job, e->iprompt, e->irow);
+    put_row_start(e, &row, out);
     buffer_puts(out, ",\"top\":");
-    put_entries(e, row->top_id, row->top_value, enc_top_n(e->source), out);
-    put_row_end(e, row, out);
+    put_entries(e, row.top_id, row.top_value, enc_top_n(e->source), out);
+    put_row_end(e, &row, out);
 }
 
 // ------------------------------------------------------------------------------------------------------ the stages
 
+/// The summary stands before the rows, where one looks first, but where not all of them are known by then.
+static bool summary_is_last(const enc_json *e) {
+    return is_lines(e) || request_of(e)->full;
+}
+
 /// Rows as they are ready, until the piece is full. Moves on to the next stage after the last one.
-static enc_step next_rows(enc_json *e, buffer *out, int next_stage) {
+static enc_step next_rows(enc_json *e, buffer *out) {
     int n_rows = request_of(e)->prompts[e->iprompt].n_positions;
     size_t end = out->len + PIECE_BYTES;
     while (e->irow < n_rows && out->len < end && !out->failed) {
         enc_step step = enc_row_ready(e->source, e->iprompt, e->irow, &e->error);
         if (step != ENC_MORE) return step;
-        logitd_row row = logitd_job_row(e->source->job, e->iprompt, e->irow);
         if (request_of(e)->full) {
-            step = put_full_row(e, &row, out);
+            step = put_full_row(e, out);
             if (step != ENC_MORE) return step;
         } else {
-            put_top_row(e, &row, out);
+            put_top_row(e, out);
         }
     }
     if (e->irow < n_rows) return ENC_MORE;
     if (!is_lines(e)) buffer_puts(out, n_rows ? "]" : ",\"positions\":[]");
     e->irow = 0;
-    e->stage = next_stage;
+    e->stage = summary_is_last(e) ? SUMMARY : PROMPT_END;
     return ENC_MORE;
 }
 
@@ -251,17 +258,16 @@ static enc_step next_piece(enc_json *e, buffer *out) {
     }
     case PROMPT:
         put_prompt(e, out);
-        e->stage = lines ? ROWS : SUMMARY;
+        e->stage = summary_is_last(e) ? ROWS : SUMMARY;
         return ENC_MORE;
     case SUMMARY:
         if (e->source->request->stats) put_summary(e, out);
-        if (lines) return next_prompt(e);
-        e->stage = ROWS;
+        e->stage = summary_is_last(e) ? PROMPT_END : ROWS;
         return ENC_MORE;
     case ROWS:
-        return next_rows(e, out, lines ? SUMMARY : PROMPT_END);
+        return next_rows(e, out);
     case PROMPT_END:
-        buffer_puts(out, "}");
+        if (!lines) buffer_puts(out, "}");
         return next_prompt(e);
     case TAIL:
         buffer_puts(out, lines ? "{" : "],");

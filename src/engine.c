@@ -277,48 +277,58 @@ static bool grow_scratch(logitd_engine *e, size_t bytes) {
     return e->scratch != NULL;
 }
 
-/// Lists the asked rows of the batch in e->rows and e->project. Returns their number, -1: no memory.
-static int plan_rows(logitd_engine *e, const token_batch *batch) {
+/// What project_stats is asked of one position. Its results lie at *at, which moves on.
+static project_row plan_row(const logitd_job *job, const prompt_state *p, int position, uint8_t **at) {
+    const int T = job->request.n_temperatures;
+    double *sums = (double *)(void *)*at;
+    float *logits = (float *)(sums + (ptrdiff_t)3 * T);
+    *at += row_scratch_bytes(job) / sizeof(double) * sizeof(double);
+    return (project_row){.target_id = position + 1 < p->n_tokens ? p->tokens[position + 1] : -1,
+                         .n_temperatures = T,
+                         .temperatures = job->request.temperatures,
+                         .top_n = job->n_top,
+                         .n_listed = job->request.n_token_ids,
+                         .listed_ids = job->request.token_ids,
+                         .sum_e = sums,
+                         .sum_xe = sums + T,
+                         .sum_xxe = sums + (ptrdiff_t)2 * T,
+                         .top_logit = logits,
+                         .top_id = (int32_t *)(logits + job->n_top),
+                         .listed_logit = logits + (ptrdiff_t)2 * job->n_top};
+}
+
+/// Appends the asked rows of the batch to e->rows, of deferred jobs or of the others, which also get an entry of
+/// e->project each; *at: scratch. Returns how many rows there are now.
+static int plan_rows(logitd_engine *e, const token_batch *batch, bool deferred, int n, uint8_t *at) {
     const batcher *b = &e->batcher;
-    size_t bytes = 0;
-    int n = 0;
-    for (int s = 0; s < batch->n_slices; s++)
-        bytes += (size_t)rows_in_slice(b->slice_prompt[s], &batch->slices[s]) * row_scratch_bytes(b->slice_job[s]);
-    if (!grow_scratch(e, bytes)) return -1;
-    uint8_t *at = e->scratch;
     for (int s = 0; s < batch->n_slices; s++) {
         const prompt_state *p = b->slice_prompt[s];
-        const logitd_job *job = b->slice_job[s];
-        const int n_rows = rows_in_slice(p, &batch->slices[s]), T = job->request.n_temperatures;
-        for (int i = 0; i < n_rows; i++) {
+        if (b->slice_job[s]->deferred != deferred) continue;
+        for (int i = 0, n_rows = rows_in_slice(p, &batch->slices[s]); i < n_rows; i++, n++) {
             const int position = p->row_position[p->n_rows_done + i];
-            project_row *row = &e->project[n];
-            double *sums = (double *)(void *)at;
-            float *logits = (float *)(sums + (ptrdiff_t)3 * T);
-            *row = (project_row){.target_id = position + 1 < p->n_tokens ? p->tokens[position + 1] : -1,
-                                 .n_temperatures = T,
-                                 .temperatures = job->request.temperatures,
-                                 .top_n = job->n_top,
-                                 .n_listed = job->request.n_token_ids,
-                                 .listed_ids = job->request.token_ids,
-                                 .sum_e = sums,
-                                 .sum_xe = sums + T,
-                                 .sum_xxe = sums + (ptrdiff_t)2 * T,
-                                 .top_logit = logits,
-                                 .top_id = (int32_t *)(logits + job->n_top),
-                                 .listed_logit = logits + (ptrdiff_t)2 * job->n_top};
-            e->rows[n++] = batch->slices[s].first_row + position - batch->slices[s].first_pos;
-            at += row_scratch_bytes(job) / sizeof(double) * sizeof(double);
+            e->rows[n] = batch->slices[s].first_row + position - batch->slices[s].first_pos;
+            if (!deferred) e->project[n] = plan_row(b->slice_job[s], p, position, &at);
         }
     }
     return n;
 }
 
-/// Moves the results of a slice's rows into its job. False: the numbers are not finite.
+/// Scratch for the results of the batch's rows; false: no memory.
+static bool plan_scratch(logitd_engine *e, const token_batch *batch) {
+    const batcher *b = &e->batcher;
+    size_t bytes = 0;
+    for (int s = 0; s < batch->n_slices; s++)
+        if (!b->slice_job[s]->deferred)
+            bytes += (size_t)rows_in_slice(b->slice_prompt[s], &batch->slices[s]) * row_scratch_bytes(b->slice_job[s]);
+    return grow_scratch(e, bytes);
+}
+
+/// Moves what a slice's rows gave into its job: their statistics, unless those are deferred, and the hidden states that
+/// a full one keeps. False: the numbers are not finite.
 static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slice, int first_row, int n_rows) {
     prompt_state *p = e->batcher.slice_prompt[slice];
     logitd_job *job = e->batcher.slice_job[slice];
-    for (int i = 0; i < n_rows; i++)
+    for (int i = 0; i < n_rows && !job->deferred; i++)
         if (!job_store_row(job, p, p->n_rows_done + i, &e->project[first_row + i])) return false;
     if (p->hidden && n_rows > 0) {
         int32_t *rows = e->rows; // no longer needed as rows of the batch
@@ -330,29 +340,37 @@ static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slic
     return true;
 }
 
+static void set_not_finite(logitd_error *err, int first, int last) {
+    error_set(err, LOGITD_EFORMAT,
+              "the model's weights gave logits that are not finite numbers, among positions %d to %d", first, last);
+}
+
 /// Forward pass and statistics of a formed batch. Results are stored but not yet published.
 static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logitd_error *err) {
     const backend_ops *op = e->backend->ops;
     const batcher *b = &e->batcher;
     const backend_buffer *x = forward_batch(e->forward, batch), *hidden = NULL;
-    const int n_rows = plan_rows(e, batch);
-    if (n_rows < 0) return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of a batch");
-    if (n_rows > 0) {
-        hidden = forward_final_norm(e->forward, x, e->rows, n_rows);
+    if (!plan_scratch(e, batch)) return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of a batch");
+    const int n_project = plan_rows(e, batch, false, 0, e->scratch),
+              n_rows = plan_rows(e, batch, true, n_project, NULL);
+    if (n_rows > 0) hidden = forward_final_norm(e->forward, x, e->rows, n_rows);
+    if (n_project > 0) {
         const logitd_status status = op->project_stats(e->backend, hidden, e->model->output, e->model->output_b,
-                                                       e->model->hp.logit_softcap, n_rows, e->project, err);
+                                                       e->model->hp.logit_softcap, n_project, e->project, NULL, err);
         if (status) return status;
     }
     const logitd_status status = op->finish(e->backend, err);
     if (status) return status;
-    for (int s = 0, row = 0; s < batch->n_slices; s++) {
-        const int n = rows_in_slice(b->slice_prompt[s], &batch->slices[s]);
-        if (!store_slice(e, hidden, s, row, n) && b->slice_job[s]->error.status == LOGITD_OK)
-            error_set(&b->slice_job[s]->error, LOGITD_EFORMAT,
-                      "the model's weights gave logits that are not finite numbers, among positions %d to %d",
-                      batch->slices[s].first_pos, batch->slices[s].first_pos + batch->slices[s].n - 1);
-        row += n;
-    }
+    for (int deferred = 0, row = 0; deferred < 2; deferred++) // in plan_rows' order
+        for (int s = 0; s < batch->n_slices; s++) {
+            logitd_job *job = b->slice_job[s];
+            const batch_slice *slice = &batch->slices[s];
+            if (job->deferred != (bool)deferred) continue;
+            const int n = rows_in_slice(b->slice_prompt[s], slice);
+            if (!store_slice(e, hidden, s, row, n) && job->error.status == LOGITD_OK)
+                set_not_finite(&job->error, slice->first_pos, slice->first_pos + slice->n - 1);
+            row += n;
+        }
     return LOGITD_OK;
 }
 
@@ -362,8 +380,7 @@ static void conclude(logitd_engine *e, const token_batch *batch, double ms, cons
     for (int s = 0; s < batch->n_slices; s++) {
         logitd_job *job = b->slice_job[s];
         if (s > 0 && job == b->slice_job[s - 1]) continue; // a job's slices follow each other
-        const double before = atomic_load_explicit(&job->compute_ms, memory_order_relaxed);
-        atomic_store_explicit(&job->compute_ms, before + ms, memory_order_relaxed);
+        job_add_ms(job, ms);
         if (error || job->error.status) {
             const logitd_error why = error ? *error : job->error;
             end_job(e, job, &why);
@@ -413,24 +430,49 @@ int logitd_step(logitd_engine *e) {
 
 // ------------------------------------------------------------------------------------------------------ full rows
 
-logitd_status logitd_project_rows(logitd_engine *e, const logitd_job *job, int iprompt, int irow, int n, float *out,
+bool engine_defers(const logitd_engine *e) {
+    return e->backend->ops->project_logits == NULL;
+}
+
+/// Statistics and logits of rows irow … irow+n-1 of a deferred job, whose hidden states are restored.
+static logitd_status project_deferred(logitd_engine *e, logitd_job *job, prompt_state *p, int irow, int n,
+                                      const backend_buffer *hidden, float *out, logitd_error *err) {
+    if (!grow_scratch(e, (size_t)n * row_scratch_bytes(job)))
+        return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of %d positions", n);
+    uint8_t *at = e->scratch;
+    for (int i = 0; i < n; i++) e->project[i] = plan_row(job, p, p->positions[irow + i], &at);
+    const logitd_status status = e->backend->ops->project_stats(
+        e->backend, hidden, e->model->output, e->model->output_b, e->model->hp.logit_softcap, n, e->project, out, err);
+    if (status) return status;
+    for (int i = 0; i < n; i++) {
+        if (job_store_row(job, p, p->slot[irow + i], &e->project[i])) continue;
+        set_not_finite(err, p->positions[irow + i], p->positions[irow + i]);
+        return LOGITD_EFORMAT;
+    }
+    return LOGITD_OK;
+}
+
+logitd_status logitd_project_rows(logitd_engine *e, logitd_job *job, int iprompt, int irow, int n, float *out,
                                   logitd_error *err) {
-    const prompt_state *p = &job->prompts[iprompt];
+    prompt_state *p = &job->prompts[iprompt];
     const char *why;
     ASSERT(job->request.full && irow >= 0 && irow + n <= logitd_job_rows_ready(job, iprompt));
     if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
-    for (int done = 0; done < n;) {
-        const int chunk = MIN(n - done, e->info.batch_tokens);
+    const int64_t start = clock_us();
+    for (int end = irow + n; irow < end;) {
+        const int chunk = MIN(end - irow, e->info.batch_tokens);
         for (int i = 0; i < chunk; i++)
-            memcpy(e->hidden + (ptrdiff_t)i * e->info.n_embd,
-                   p->hidden + (ptrdiff_t)p->slot[irow + done + i] * e->info.n_embd,
+            memcpy(e->hidden + (ptrdiff_t)i * e->info.n_embd, p->hidden + (ptrdiff_t)p->slot[irow + i] * e->info.n_embd,
                    (size_t)e->info.n_embd * sizeof(float));
         const backend_buffer *hidden = forward_restore_hidden(e->forward, e->hidden, chunk);
-        const logitd_status status = e->backend->ops->project_logits(e->backend, hidden, e->model->output,
-                                                                     e->model->output_b, e->model->hp.logit_softcap,
-                                                                     chunk, out + (ptrdiff_t)done * job->n_vocab, err);
+        const logitd_status status =
+            job->deferred ? project_deferred(e, job, p, irow, chunk, hidden, out, err)
+                          : e->backend->ops->project_logits(e->backend, hidden, e->model->output, e->model->output_b,
+                                                            e->model->hp.logit_softcap, chunk, out, err);
         if (status) return status;
-        done += chunk;
+        irow += chunk;
+        out += (ptrdiff_t)chunk * job->n_vocab;
     }
+    job_add_ms(job, (double)(clock_us() - start) / 1000.0);
     return LOGITD_OK;
 }

@@ -33,7 +33,7 @@ typedef struct prompt_state {
     float *hidden;                                          // [n_rows][n_embd] after the final norm, if `full`
     // progress, the worker's
     int n_done;         // tokens run
-    int n_rows_done;    // rows filled in
+    int n_rows_done;    // rows filled in; of a deferred job: whose hidden states are kept
     int n_take;         // tokens of the batch being formed
     int kv_first, n_kv; // the rows of the KV cache that it holds; n_kv 0: none
     // published
@@ -44,7 +44,8 @@ struct logitd_job {
     logitd_request request; // a copy, in memory
     prompt_state *prompts;  // [n_prompts]
     int n_vocab, n_embd;
-    int n_top; // min(top_n, n_vocab)
+    int n_top;     // min(top_n, n_vocab)
+    bool deferred; // its rows get their statistics with their logits, in logitd_project_rows
     arena memory;
     logitd_error error; // valid once state is FAILED
     _Atomic double compute_ms;
@@ -63,8 +64,13 @@ struct logitd_job {
 
 /// Turns what project_stats gave into the row's results. False where the logits are not finite numbers.
 bool job_store_row(logitd_job *job, prompt_state *prompt, int irow, const project_row *row);
+/// Adds to the job's compute_ms, which others read meanwhile.
+void job_add_ms(logitd_job *job, double ms);
 /// Publishes the asked positions that are done, and DONE with the last of all.
 void job_publish(logitd_job *job);
 void job_fail(logitd_job *job, const logitd_error *error);
+
+/// Whether full jobs are deferred: where one pass gives statistics and logits, two would be wasted.
+bool engine_defers(const logitd_engine *engine);
 
 #endif

@@ -168,6 +168,7 @@ logitd_status logitd_job_create(const logitd_engine *engine, const logitd_reques
     job->n_vocab = logitd_model(engine)->n_vocab;
     job->n_embd = logitd_model(engine)->n_embd;
     job->n_top = MIN(request->top_n, job->n_vocab);
+    job->deferred = request->full && engine_defers(engine);
     status = plan(job, request, err);
     if (status) {
         logitd_job_free(job);
@@ -242,6 +243,11 @@ bool job_store_row(logitd_job *job, prompt_state *p, int irow, const project_row
     store_entries(job, row, log_sum, row->top_logit, N, p->top_value + (ptrdiff_t)irow * values * N);
     store_entries(job, row, log_sum, row->listed_logit, K, p->listed_value + (ptrdiff_t)irow * values * K);
     return true;
+}
+
+void job_add_ms(logitd_job *job, double ms) {
+    const double before = atomic_load_explicit(&job->compute_ms, memory_order_relaxed);
+    atomic_store_explicit(&job->compute_ms, before + ms, memory_order_relaxed);
 }
 
 void job_publish(logitd_job *job) {

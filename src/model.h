@@ -103,7 +103,7 @@ void forward_free(forward_state *s);
 backend_buffer *forward_batch(forward_state *s, const token_batch *batch);
 /// Final norm of the chosen rows of that stream: a buffer [n, n_embd], valid until the next call.
 backend_buffer *forward_final_norm(forward_state *s, const backend_buffer *x, const int32_t *rows, int n);
-/// Puts n kept rows (row-major, after the final norm) where project_logits can read them.
+/// Puts n kept rows (row-major, after the final norm) where a projection can read them.
 backend_buffer *forward_restore_hidden(forward_state *s, const float *hidden, int n);
 
 #endif

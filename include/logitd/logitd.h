@@ -123,7 +123,7 @@ typedef struct logitd_request {
     const double *temperatures; // [n_temperatures] each in [0.001, 1000]
     int n_temperatures;         // 1 … LIMIT_TEMPERATURES
     int top_n;                  // 0 … LIMIT_TOP_N; clipped to n_vocab
-    bool full;                  // keep hidden states so that logitd_project_rows can be asked
+    bool full;                  // logitd_project_rows will be asked for every row
     logitd_values values;
     const int32_t *token_ids; // [n_token_ids] listed ids, each in [0, n_vocab), duplicates kept
     int n_token_ids;          // 0 … LIMIT_LISTED_IDS
@@ -166,9 +166,9 @@ logitd_state logitd_job_state(const logitd_job *job);                    // [any
 const logitd_error *logitd_job_error(const logitd_job *job);             // [any] of a FAILED job
 const logitd_request *logitd_job_request(const logitd_job *job);         // [any] the copy
 int logitd_job_rows_ready(const logitd_job *job, int iprompt);           // [any] in request order: rows 0 … n-1
-logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow); // [any] irow < rows_ready
-logitd_summary logitd_job_summary(const logitd_job *job, int iprompt, int itemperature); // [any] all rows ready
-double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of the steps that this job took part in
+logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow); // [any] irow < rows_ready; full: projected
+logitd_summary logitd_job_summary(const logitd_job *job, int iprompt, int itemperature); // [any] all of them
+double logitd_job_compute_ms(const logitd_job *job); // [any] wall time of its steps and full rows
 
 // ------------------------------------------------------------------------------------------------------- work
 
@@ -184,9 +184,10 @@ int logitd_step(logitd_engine *engine);
 int64_t logitd_tokens_left(const logitd_engine *engine);
 
 /// Logits of rows irow … irow+n-1 (request order) of a `full` job, whose rows must be ready. [worker]
-/// out: [n][n_vocab] f32 in id order. Dozens of rows cost little more than one.
-logitd_status logitd_project_rows(logitd_engine *engine, const logitd_job *job, int iprompt, int irow, int n,
-                                  float *out, logitd_error *err);
+/// out: [n][n_vocab] f32 in id order. Dozens of rows cost little more than one. A row of a full job has its statistics
+/// from then on, not before. EFORMAT: they are not finite numbers.
+logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n, float *out,
+                                  logitd_error *err);
 /// What the request's `values` names, at one temperature, for any n logits of row irow: the bits of the row's entries.
 /// For LOGITD_LOGIT the logits themselves. [any]
 void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,

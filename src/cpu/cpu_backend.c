@@ -396,7 +396,6 @@ static const backend_ops cpu_ops = {
     .glu = glu,
     .gather = gather,
     .project_stats = cpu_project_stats,
-    .project_logits = cpu_project_logits,
     .finish = finish,
 };
 

@@ -1,5 +1,5 @@
 /*
- * cpu_project.c: project_stats and project_logits, the final projection without logits in memory.
+ * cpu_project.c: project_stats, the final projection without logits in memory, or with them where they are asked for.
  *
  * The vocabulary is cut into parts of PART_GROUPS groups of PACK_COLS columns. Threads share out the parts; within one,
  * group by group of weight rows is unpacked and multiplied with every tile of positions, and each block of logits (a
@@ -51,7 +51,7 @@ typedef struct project {
     float *threshold;            // [threads][tiles][bm] the worst of the N best; NaN until there are N
     top_heap *heaps;             // [threads][rows]
     uint64_t *keys;              // of all heaps
-    float *logits;               // project_logits: [n_rows][n_vocab] row-major
+    float *logits;               // [n_rows][n_vocab] row-major, if they are wanted too; else NULL
 } project;
 
 // ---------------------------------------------------------------------------------------------------- best N
@@ -255,10 +255,8 @@ static void project_part(void *context, int part, int thread) {
         const void *panel = unpack_group(p, thread, group, &unpacked);
         for (int tile = 0; tile < p->n_tiles; tile++) {
             block_logits(p, tile, panel, group, 0, n, logits);
-            if (p->logits)
-                store_block(p, tile, first, logits, n);
-            else
-                fold_block(p, part, tile, thread, first, logits, n);
+            if (p->logits) store_block(p, tile, first, logits, n);
+            fold_block(p, part, tile, thread, first, logits, n);
         }
     }
 }
@@ -403,44 +401,30 @@ static bool grow_state(cpu_backend *cpu, size_t bytes) {
     return cpu->project_memory != NULL;
 }
 
-static project project_make(backend *b, const backend_buffer *hidden, const backend_weight *output,
-                            const backend_weight *bias, float softcap, int n_rows) {
+logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
+                                const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
+                                float *logits, logitd_error *err) {
     ASSERT(hidden->n_features == output->n_in);
     cpu_backend *cpu = cpu_of(b);
-    project p = {.cpu = cpu, .output = &output->matrix, .bias = bias ? bias->vector : NULL, .softcap = softcap};
-    p.kernels = cpu_kernels_for(cpu, n_rows);
+    project p = {.cpu = cpu,
+                 .kernels = cpu_kernels_for(cpu, n_rows),
+                 .output = &output->matrix,
+                 .bias = output_bias ? output_bias->vector : NULL,
+                 .softcap = softcap};
     p.product = cpu_choose_product(cpu, p.kernels, p.output);
     p.acts = cpu_prepare_acts(cpu, p.kernels, p.product, hidden, n_rows, &p.tile_bytes);
     p.n_groups = cpu_matrix_groups(p.output);
     p.n_parts = (p.n_groups + PART_GROUPS - 1) / PART_GROUPS;
-    return p;
-}
-
-logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
-                                const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                logitd_error *err) {
-    project p = project_make(b, hidden, output, output_bias, softcap, n_rows);
     for (int first = 0; first < n_rows; first += p.n_rows) {
         const size_t bytes = choose_chunk(&p, rows, first, n_rows);
-        if (!grow_state(p.cpu, bytes))
+        if (!grow_state(cpu, bytes))
             return error_set(err, LOGITD_ENOMEM, "there is no memory for the statistics of %d positions", p.n_rows);
-        lay_out(&p, p.cpu->project_memory);
+        lay_out(&p, cpu->project_memory);
         set_up_chunk(&p);
-        cpu_pool_run(p.cpu->pool, prepare_tile, &p, p.n_tiles);
-        cpu_pool_run(p.cpu->pool, project_part, &p, p.n_parts);
-        cpu_pool_run(p.cpu->pool, merge_row, &p, p.n_rows);
+        if (logits) p.logits = logits + (size_t)first * (size_t)output->n_out;
+        cpu_pool_run(cpu->pool, prepare_tile, &p, p.n_tiles);
+        cpu_pool_run(cpu->pool, project_part, &p, p.n_parts);
+        cpu_pool_run(cpu->pool, merge_row, &p, p.n_rows);
     }
-    return LOGITD_OK;
-}
-
-logitd_status cpu_project_logits(backend *b, const backend_buffer *hidden, const backend_weight *output,
-                                 const backend_weight *output_bias, float softcap, int n_rows, float *out,
-                                 logitd_error *err) {
-    (void)err;
-    project p = project_make(b, hidden, output, output_bias, softcap, n_rows);
-    p.logits = out;
-    p.n_rows = n_rows;
-    p.n_tiles = cpu_n_tiles(p.cpu->kernels, n_rows);
-    cpu_pool_run(p.cpu->pool, project_part, &p, p.n_parts);
     return LOGITD_OK;
 }

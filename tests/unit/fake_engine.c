@@ -18,6 +18,7 @@ typedef struct fake_rows {
     int32_t *top_id;
     float *top_value, *listed_value;
     int32_t *next_rank;
+    bool *filled; // [n] those of a full job are filled when they are projected
     atomic_int ready;
 } fake_rows;
 
@@ -173,7 +174,8 @@ logitd_status logitd_job_create(const logitd_engine *engine, const logitd_reques
                         .top_id = arena_alloc(m, n * (size_t)r.top_n, sizeof(int32_t)),
                         .top_value = arena_alloc(m, n * (size_t)r.top_n * n_temperatures, sizeof(float)),
                         .listed_value = arena_alloc(m, n * (size_t)r.n_token_ids * n_temperatures, sizeof(float)),
-                        .next_rank = arena_alloc(m, n, sizeof(int32_t))};
+                        .next_rank = arena_alloc(m, n, sizeof(int32_t)),
+                        .filled = arena_alloc(m, n, sizeof(bool))};
     }
     r.prompts = prompts;
     r.temperatures = copy(m, r.temperatures, n_temperatures, sizeof *r.temperatures);
@@ -220,7 +222,7 @@ logitd_row logitd_job_row(const logitd_job *job, int iprompt, int irow) {
     size_t i = (size_t)irow, t = (size_t)r->n_temperatures, wide = r->values == LOGITD_LOGIT ? 1 : t;
     size_t n_top = (size_t)r->top_n, n_listed = (size_t)r->n_token_ids;
     int position = p->positions[irow], next = position + 1 < p->n_tokens ? p->tokens[position + 1] : -1;
-    ASSERT(irow < rows->ready);
+    ASSERT(rows->filled[irow]);
     return (logitd_row){.position = position,
                         .token_id = p->tokens[position],
                         .next_id = next,
@@ -276,7 +278,7 @@ static int rank_of(int32_t token, int32_t id) {
 static void fill_row(logitd_job *job, int iprompt, int irow) {
     const logitd_request *r = &job->request;
     fake_rows *rows = &job->rows[iprompt];
-    rows->ready++;
+    rows->filled[irow] = true;
     logitd_row row = logitd_job_row(job, iprompt, irow); // const pointers into memory of the job's own
     rows->next_rank[irow] = row.next_id < 0 ? -1 : rank_of(row.token_id, row.next_id);
     for (int v = 0; v < FAKE_VOCAB; v++) {
@@ -332,7 +334,8 @@ static int run_job(logitd_job *job, int n) {
     for (int i = 0; i < job->request.n_prompts; i++) {
         while (job->rows[i].ready < job->request.prompts[i].n_positions) {
             if (n_filled == n) return n_filled;
-            fill_row(job, i, job->rows[i].ready);
+            if (!job->request.full) fill_row(job, i, job->rows[i].ready);
+            job->rows[i].ready++;
             n_filled++;
         }
     }
@@ -371,8 +374,8 @@ int logitd_step(logitd_engine *engine) {
     return n;
 }
 
-logitd_status logitd_project_rows(logitd_engine *engine, const logitd_job *job, int iprompt, int irow, int n,
-                                  float *out, logitd_error *err) {
+logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n, float *out,
+                                  logitd_error *err) {
     (void)engine;
     const logitd_request *r = &job->request;
     for (int i = irow; i < irow + n; i++) {
@@ -380,6 +383,7 @@ logitd_status logitd_project_rows(logitd_engine *engine, const logitd_job *job, 
             return error_set(err, LOGITD_EBACKEND, "no more rows");
         int32_t token = r->prompts[iprompt].tokens[r->prompts[iprompt].positions[i]];
         for (int v = 0; v < FAKE_VOCAB; v++) *out++ = fake_logit(token, v);
+        fill_row(job, iprompt, i);
     }
     return LOGITD_OK;
 }
