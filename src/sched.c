@@ -15,7 +15,8 @@
 
 #define SCHED_CLIENT_BYTES 64 // longer names are told apart by their start
 
-enum { COMPANY_DIVISOR = 16 }; // of a step, the longest wait for company
+// The longest wait for company: a sixteenth of a step, or of that a sixteenth where the next one has much to do anyway.
+enum { COMPANY_DIVISOR = 16 };
 enum phase { QUEUED, RUNNING, ENDED };
 enum want { WANT_NOTHING, WANT_ROWS, HAVE_ROWS, ROWS_FAILED };
 
@@ -48,8 +49,9 @@ struct sched {
     int max_jobs, max_jobs_per_client;     // [fixed]
     int64_t max_queue_us, max_deadline_us; // [fixed]
     int64_t company_us_max;                // [fixed] 0: by the step before
-    uint64_t company;         // [worker] the next step waits until so many jobs were accepted since the start …
-    int64_t company_until_us; // [worker] … or until then
+    uint64_t company;      // [worker] the next step waits until so many jobs were accepted since the start …
+    int64_t company_us;    // [worker] … or so long, if it would be less than half full
+    int64_t step_ended_us; // [worker] … from here on
     bool draining, stopping;
     bool news; // something changed since the worker last looked: the condition of `work`
     sched_stats stats;
@@ -213,10 +215,11 @@ static uint64_t n_ended(const sched *s) {
 
 /// Waits for jobs that may come back, or for any other news (sched.h, Steps). False: there is nothing to wait for.
 static bool wait_for_company(sched *s) {
-    if (s->stats.n_accepted >= s->company || clock_us() >= s->company_until_us || s->draining) return false;
-    if (2 * logitd_tokens_left(s->engine) >= logitd_model(s->engine)->batch_tokens) return false;
-    const struct timespec until = {.tv_sec = s->company_until_us / 1000000,
-                                   .tv_nsec = s->company_until_us % 1000000 * 1000};
+    if (s->stats.n_accepted >= s->company || s->draining) return false;
+    const bool busy = 2 * logitd_tokens_left(s->engine) >= logitd_model(s->engine)->batch_tokens;
+    const int64_t until_us = s->step_ended_us + s->company_us / (busy ? COMPANY_DIVISOR : 1);
+    if (clock_us() >= until_us) return false;
+    const struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
     if (!s->news) pthread_cond_timedwait(&s->work, &s->mutex, &until);
     s->news = true;
     return true;
@@ -233,9 +236,9 @@ static void step(sched *s) {
     s->stats.n_tokens += (uint64_t)n_tokens;
     count_size(&s->stats, n_tokens);
     report_progress(s);
-    const int64_t now_us = clock_us();
+    s->step_ended_us = clock_us();
     s->company = s->stats.n_accepted + (n_ended(s) - ended_before);
-    s->company_until_us = now_us + (s->company_us_max ? s->company_us_max : (now_us - start_us) / COMPANY_DIVISOR);
+    s->company_us = s->company_us_max ? s->company_us_max : (s->step_ended_us - start_us) / COMPANY_DIVISOR;
 }
 
 static void *worker_main(void *arg) {

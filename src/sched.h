@@ -7,9 +7,10 @@
  * A job that waits too long for its first batch, or is not computed by its deadline, ends FAILED with EBUSY.
  *
  * Steps. What is in a step, and in which order jobs advance, is the engine's (engine_batch.h). The scheduler decides
- * when it begins: at once, unless it would be less than half full and jobs have just ended. Their clients often ask
- * again within a millisecond, so it waits for as many new jobs, at most a sixteenth of the step before; else two
- * clients with short requests would take turns for ever instead of sharing steps.
+ * when it begins: at once, unless jobs have just ended. Their clients often ask again within a millisecond, so it waits
+ * for as many new jobs: at most a sixteenth of the step before if it would be less than half full, else two clients
+ * with short requests would take turns for ever instead of sharing steps; and a sixteenth of that if it is fuller,
+ * else a client of short requests would just miss every step beside long ones.
  *
  * Does not know HTTP. Every function but sched_create and sched_free may be called from any thread.
  */
@@ -26,7 +27,7 @@ typedef struct sched_options {
     int max_jobs;                          // accepted and not yet released; default limits.jobs
     int max_jobs_per_client;               // default limits.jobs_per_client
     int64_t max_queue_us, max_deadline_us; // default limits.queue_s and deadline_s
-    int64_t company_us; // longest wait for jobs that may come back; default: a sixteenth of the step before
+    int64_t company_us; // longest wait for jobs that may come back, of a step not half full; default: by the one before
 } sched_options;
 
 /// Starts the worker.

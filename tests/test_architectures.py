@@ -8,6 +8,7 @@ says that the models made here are those of the fixture.
 import pathlib
 
 import arch_models
+import gguf
 import numpy as np
 import pytest
 import stats
@@ -60,6 +61,21 @@ def test_server_agrees_with_the_oracle(name, folder, logitd):
     row = np.array(full["results"][0]["positions"][0]["full"][0], dtype=float)
     assert row.shape == (v.n_vocab,)
     assert abs(np.exp(row).sum() - 1) <= 1e-5
+
+
+def test_weights_that_give_no_number_end_in_an_error(folder, logitd):
+    path = folder / "not_finite.gguf"
+    arch_models.write("llama_mha", path)  # f32, tied: one token's embedding is one column of the logits
+    prompt, poisoned = arch_models.prompt("llama_mha")[:5], 1000
+    assert poisoned not in prompt
+    tensors = {t.name: t.data for t in gguf.GGUFReader(path, "r+").tensors}
+    tensors["token_embd.weight"].view(np.float32).reshape(1024, 128)[poisoned] = np.nan
+    with Server(logitd, path, "--threads", 2) as server:
+        for asked in ({}, {"top_n": "full"}, {"top_n": "full", "format": "safetensors"}, {"top_n": "full", "format": "ndjson"}):
+            reply = server.post("/distribution", {"prompt": prompt, **asked})
+            assert reply.status == 500, asked
+            assert "weights gave logits that are not finite numbers" in reply.json()["error"]["message"]
+        assert server.get("/health").json()["status"] == "ok"
 
 
 @pytest.mark.parametrize("name", arch_models.VARIANTS)

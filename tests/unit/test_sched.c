@@ -302,6 +302,31 @@ static void short_requests_do_not_take_turns(void **state) {
     stop(s);
 }
 
+/// A short request that ended in a step is waited for although a long one fills the next.
+static void short_requests_do_not_miss_steps(void **state) {
+    (void)state;
+    sched *s;
+    logitd_error err;
+    sched_options options = {.engine = fake_open(), .company_us = (int64_t)16 * 60 * 1000000}; // beside work: a minute
+    assert_int_equal(sched_create(&options, &s, &err), LOGITD_OK);
+    waiter w[2] = {WAITER, WAITER};
+    atomic_store(&fake.hold, true); // until the long one has come
+    sched_job *brief = submit(s, &w[0], 1, false);
+    while (sched_read_stats(s).n_running == 0) usleep(10);
+    sched_job *lengthy = submit(s, &w[1], 39, false); // its last step has room for one more
+    atomic_store(&fake.hold, false);
+    wait_ended(s, &w[0], brief);
+    sched_release(s, brief);
+    usleep(20000); // time enough for all steps of the long one, if they did not wait
+    assert_int_equal(sched_read_stats(s).n_steps, 1);
+    brief = submit(s, &w[0], 1, false);
+    wait_ended(s, &w[0], brief);
+    wait_ended(s, &w[1], lengthy);
+    sched_release(s, brief);
+    sched_release(s, lengthy);
+    stop(s);
+}
+
 static void *hammer(void *arg) {
     sched *s = arg;
     unsigned seed = (unsigned)(uintptr_t)&seed;
@@ -350,6 +375,7 @@ int main(void) {
         cmocka_unit_test(cancel_all_leaves_nobody_waiting),
         cmocka_unit_test(a_failing_engine_ends_its_jobs),
         cmocka_unit_test(short_requests_do_not_take_turns),
+        cmocka_unit_test(short_requests_do_not_miss_steps),
         cmocka_unit_test(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
