@@ -7,10 +7,21 @@ export interface Stats {
   varentropy: number // nats²
 }
 
-/** One row of logits, [n_vocab], in id order. */
+/** What all numbers at one temperature share, with x = (logit - max) / T. */
+interface Scaled {
+  temperature: number
+  weights: Float64Array // [n_vocab] eˣ
+  sum: number // Σ eˣ
+  logNorm: number // log Σ eˣ
+  stats: Stats
+}
+
+/** One row of logits, [n_vocab], in id order. The last temperature's exponentials are kept: whatever is asked at it costs one
+ * pass over the vocabulary in all. */
 export class Distribution {
   readonly logits: Float32Array
   readonly max: number
+  private last: Scaled | null = null
 
   constructor(logits: Float32Array) {
     let max = -Infinity
@@ -20,20 +31,16 @@ export class Distribution {
     this.max = max
   }
 
-  /** log Σ e^((logit - max) / T) */
-  private logNorm(temperature: number): number {
-    let sum = 0
-    for (const logit of this.logits) sum += Math.exp((logit - this.max) / temperature)
-    return Math.log(sum)
-  }
-
-  stats(temperature: number): Stats {
+  private at(temperature: number): Scaled {
+    if (this.last?.temperature === temperature) return this.last
+    const weights = this.last?.weights ?? new Float64Array(this.logits.length)
     let sum = 0
     let sumX = 0
     let sumXX = 0
-    for (const logit of this.logits) {
-      const x = (logit - this.max) / temperature
+    for (let id = 0; id < weights.length; id++) {
+      const x = (this.logits[id]! - this.max) / temperature
       const e = Math.exp(x)
+      weights[id] = e
       if (e === 0) continue // also -inf, whose x·eˣ would be NaN
       sum += e
       sumX += x * e
@@ -41,16 +48,22 @@ export class Distribution {
     }
     const logNorm = Math.log(sum)
     const mean = sumX / sum
-    return {
+    const stats = {
       logsumexp: this.max / temperature + logNorm,
       entropy: logNorm - mean,
       varentropy: Math.max(0, sumXX / sum - mean * mean),
     }
+    this.last = { temperature, weights, sum, logNorm, stats }
+    return this.last
+  }
+
+  stats(temperature: number): Stats {
+    return this.at(temperature).stats
   }
 
   /** Log-probabilities of these ids. */
   logprobs(ids: readonly number[], temperature: number): number[] {
-    const logNorm = this.logNorm(temperature)
+    const { logNorm } = this.at(temperature)
     return ids.map((id) => ((this.logits[id] ?? NaN) - this.max) / temperature - logNorm)
   }
 
@@ -65,14 +78,15 @@ export class Distribution {
   /** Kullback–Leibler divergence Σ p log(p / q) from this distribution to another one, nats. */
   klTo(other: Distribution, temperature: number): number {
     if (other.logits.length !== this.logits.length) throw new Error('distributions over different vocabularies')
-    const ownNorm = this.logNorm(temperature)
-    const otherNorm = other.logNorm(temperature)
+    const own = this.at(temperature)
+    const { logNorm } = other.at(temperature)
     let sum = 0
-    for (let id = 0; id < this.logits.length; id++) {
-      const own = ((this.logits[id] ?? 0) - this.max) / temperature - ownNorm
-      const p = Math.exp(own)
-      if (p > 0) sum += p * (own - (((other.logits[id] ?? 0) - other.max) / temperature - otherNorm))
+    for (let id = 0; id < own.weights.length; id++) {
+      const weight = own.weights[id]!
+      if (weight === 0) continue
+      const difference = (this.logits[id]! - this.max - (other.logits[id]! - other.max)) / temperature
+      sum += weight * (difference - own.logNorm + logNorm)
     }
-    return Math.max(0, sum)
+    return Math.max(0, sum / own.sum)
   }
 }

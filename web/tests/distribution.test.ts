@@ -69,3 +69,32 @@ test('divergence: by hand, zero to itself, at another temperature', () => {
   assert.equal(one.klTo(one, 0.3), 0)
   assert.throws(() => one.klTo(new Distribution(Float32Array.of(1)), 1), /different vocabularies/)
 })
+
+test('the numbers of a temperature need one exponential a token, however many are asked', () => {
+  const random = randoms(2)
+  const make = () => new Distribution(Float32Array.from({ length: 1000 }, () => 8 * random()))
+  const [one, other] = [make(), make()]
+  const exp = Math.exp
+  let calls = 0
+  Math.exp = (x) => (calls++, exp(x))
+  try {
+    for (const temperature of [0.5, 2]) {
+      one.stats(temperature)
+      one.logprobs([1, 2, 3], temperature)
+      other.logprobs([4], temperature)
+      one.klTo(other, temperature)
+      other.klTo(one, temperature)
+    }
+  } finally {
+    Math.exp = exp
+  }
+  assert.equal(calls, 2 * 2 * 1000)
+  close(one.stats(0.5).logsumexp, Math.log([...one.logits].reduce((sum, logit) => sum + exp(logit / 0.5), 0)))
+  const p = one.logprobs([...one.logits.keys()], 0.5)
+  const q = other.logprobs([...one.logits.keys()], 0.5)
+  close(
+    one.klTo(other, 0.5),
+    p.reduce((sum, logprob, id) => sum + exp(logprob) * (logprob - q[id]!), 0),
+    1e-10,
+  )
+})
