@@ -132,7 +132,7 @@ def test_temperature_slider_computes_in_the_page(explorer, server):
         for (token, logprob), entry in zip(explorer.bars(), position["top"], strict=True):
             assert token == entry["id"] and logprob == pytest.approx(entry["logprob"][i], abs=tolerance)
     assert len(explorer.requests) == n_requests
-    assert "T=3" in explorer.page.url
+    explorer.wait("location.hash.includes('T=3')")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -279,7 +279,8 @@ def test_pinned_tokens(explorer, server):
     best = int(np.argmax([position["token_ids"][1]["logprob"][0] for position in api]))
     assert explorer.colours()[best + 1] == (96, 32, 8)
     assert float(shown[best + 1].split()[0]) == pytest.approx(100 * np.exp(api[best]["token_ids"][1]["logprob"][0]), abs=0.051)
-    assert explorer.page.locator("#chart-pins canvas").count() == 1 and f"pins={tokens[0]}.{tokens[1]}" in explorer.page.url
+    assert explorer.page.locator("#chart-pins canvas").count() == 1
+    explorer.wait("pins => location.hash.includes(pins)", f"pins={tokens[0]}.{tokens[1]}")
     explorer.page.locator(".chip").first.click()
     assert explorer.page.locator(".chip").all_inner_texts()[0].startswith("·Tokyo")
 
@@ -415,13 +416,88 @@ def test_streams_cancels_and_stays_fluid_with_2000_tokens(explorer, server):
     }""")
     for cell in (100, 101, 900, 1500):
         explorer.cell(cell).hover()
-        explorer.wait("cell => document.querySelector('.marked')?.id === `cell-a-${cell}`", cell)
+        explorer.wait("cell => document.querySelector('#tokens-a .ring.marked')?.dataset.of === `cell-a-${cell}`", cell)
     assert page.evaluate("window.built") == 0 and page.evaluate("window.changed") < 60
     explorer.cell(1500).click()
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "cell-a-1510"
     assert page.evaluate("window.built") == 0 and page.evaluate("window.changed") < 300
+
+
+def test_nothing_jumps_when_the_same_tokens_are_computed_again(explorer, server):
+    """A pin, or another number of entries: place, focus and cells stay while the server computes."""
+    page = explorer.open(a=long_text(server, 700), at="a600").page
+    explorer.wait("/logits are here/.test(document.querySelector('.details .source')?.textContent)")
+    explorer.cell(600).scroll_into_view_if_needed()
+    page.evaluate("""() => {
+        window.built = 0; window.least = 1e9; const text = document.querySelector('#tokens-a')
+        new MutationObserver(changes => { for (const change of changes) window.built += change.addedNodes.length }).observe(text, {subtree: true, childList: true})
+        const look = () => { window.least = Math.min(window.least, document.querySelectorAll('#tokens-a [style*=background]').length); requestAnimationFrame(look) }
+        look()
+    }""")
+    place = page.evaluate("scrollY")
+    page.locator("#bars .pin").nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".chip")
+    explorer.wait_done()
+    assert place > 300 and page.evaluate("[scrollY, window.built, window.least]") == [place, 0, 700 - 1]
+    assert page.evaluate("document.activeElement.className") == "pin"
+    page.wait_for_selector("#pinned data[value]:not([value=''])")
+    page.check("input[value^='pin:']", force=True)
+    explorer.wait("document.querySelectorAll('#tokens-a [style*=background]').length === 700")
+    # Another text: the old tokens stay until the new ones are here, also when none come.
+    page.fill("#text-a", "one two " * 9000)
+    page.wait_for_selector(".changed")
+    page.click("#run")
+    page.wait_for_selector(".problem")
+    assert page.locator("#tokens-a [data-cell]").count() == 701 and page.locator(".changed").count() == 1
+    explorer.problems = [problem for problem in explorer.problems if "status of 400" not in problem]
+    explorer.analyse("three four")
+    assert page.locator("#tokens-a [data-cell]").count() == 3 and page.locator(".changed").count() == 0
+
+
+def test_a_pin_removed_from_a_changed_text(explorer, server):
+    """What was computed belongs to the text it was computed of."""
+    explorer.open(a=TEXT, pins="7042")
+    explorer.page.fill("#text-a", "Something else")
+    explorer.page.locator(".chip").click()
+    explorer.page.click("#run")
+    explorer.wait("document.querySelector('#tokens-a').textContent.startsWith('Something')")
+    explorer.wait_done()
+    explorer.page.fill("#text-a", TEXT)
+    explorer.page.click("#sweep")
+    explorer.page.wait_for_selector("#sweep-words")
+    api = server.distribution(prompt="Something else", temperatures=[1], top_n=0)["results"][0]["summary"][0]
+    assert explorer.value("cross_entropy-a-1") == api["cross_entropy"]  # of the tokens that are shown
+
+
+def test_a_link_from_another_vocabulary(explorer):
+    explorer.page.goto(explorer.url + "/#a=Hello+world&b=Hello+moon&b-ids=504.3575&pins=999999.3&by=pin:3&vocabulary=262144")
+    explorer.page.wait_for_selector(".problem")
+    assert explorer.alert() == "The link is of a model with another vocabulary; its pinned tokens and token ids were left out."
+    assert explorer.page.locator("#tokens-b [data-cell]").all_inner_texts() == ["Hello", "·moon", "next?"]
+    assert explorer.page.locator(".chip").count() == 0 and explorer.page.locator("input[value=surprisal]").is_checked()
+    explorer.open(a=TEXT, by="pin:5")
+    assert explorer.page.locator("input[value=surprisal]").is_checked()
+
+
+def test_lines_of_code_are_lines(explorer):
+    """Tokens such as a line break with the spaces of an indentation begin a line, and no letter lies under the ring."""
+    explorer.open(a="if x:\n    if y:\n\n        return z\n")
+    tokens = explorer.page.locator("#tokens-a [data-cell]").all_inner_texts()
+    assert any(text.startswith("⏎") and text.endswith("·") for text in tokens)
+    tops = explorer.page.locator("#tokens-a [data-cell]").evaluate_all("cells => cells.map(cell => cell.getBoundingClientRect().top)")
+    lines = ["".join(text for text, at in zip(tokens, tops, strict=True) if at == top).replace("⏎", "").replace("next?", "") for top in sorted(set(tops))]
+    assert [line.strip("·") for line in lines if line.strip("·")] == ["if·x:", "if·y:", "return·z"]
+    cell = next(i for i, text in enumerate(tokens) if text == "·y")
+    explorer.choose(cell)
+    box, ring = explorer.cell(cell).bounding_box(), explorer.page.locator("#tokens-a .ring.chosen")
+    assert ring.bounding_box() == pytest.approx(box, abs=0.51) and ring.evaluate("ring => getComputedStyle(ring).outline").startswith("rgb")
+    explorer.page.set_viewport_size({"width": 700, "height": 900})
+    explorer.page.check("#numbers")
+    explorer.wait("cell => Math.abs(document.querySelector('#tokens-a .ring.chosen').getBoundingClientRect().y - document.querySelector(cell).getBoundingClientRect().y) < 0.6",
+                  f"#cell-a-{cell}")  # fmt: skip
 
 
 def answer_with(page, **reply):
@@ -468,6 +544,19 @@ def test_a_server_that_is_gone(browser, start_server, tmp_path):
     assert explorer.alert() == "The server does not answer; is it still running?"
     explorer.problems.clear()
     explorer.close()
+
+
+def test_logits_that_did_not_come_can_be_asked_for_again(explorer):
+    explorer.open(a=TEXT)
+    answer_with(explorer.page, status=503, body='{"error":{"message":"too many","param":null}}')
+    explorer.cell(5).click()
+    explorer.page.wait_for_selector("#logits-again")
+    assert explorer.page.locator(".problem").count() == 1
+    explorer.page.unroute("**/distribution")
+    explorer.page.click("#logits-again")
+    explorer.wait("/logits are here/.test(document.querySelector('.details .source')?.textContent)")
+    explorer.wait("!document.querySelector('.problem')")
+    explorer.problems = [problem for problem in explorer.problems if "status of 503" not in problem]
 
 
 def test_key(browser, start_server, tmp_path):

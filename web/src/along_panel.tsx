@@ -5,6 +5,7 @@ import { drawChart, pointAt, type Line } from './charts'
 import { columns, type Column } from './colouring'
 import type { Cell } from './link'
 import { metricValue, positionOf, toUnit } from './metric'
+import { TokenText } from './pieces'
 import { hover, select, store, type State } from './session'
 import { useStore } from './store'
 import { themeStore } from './theme'
@@ -47,12 +48,14 @@ function Along({ pins }: { pins: boolean }) {
     let chart: uPlot | null = null
     let drawn: unknown[] = []
     let frame = 0
+    let width = 0 // known once the box has been laid out
     let pointing = false // the pointer is over the chart, which then moves its cursor by itself
     let at: Column[] = []
     const draw = () => {
       frame = 0
+      if (width === 0) return
       const state = store.get()
-      const key = [...drawnFrom(state), themeStore.get().theme, box.clientWidth]
+      const key = [...drawnFrom(state), themeStore.get().theme, width]
       if (!chart || key.some((part, i) => part !== drawn[i])) {
         drawn = key
         chart?.destroy()
@@ -75,7 +78,10 @@ function Along({ pins }: { pins: boolean }) {
       queueMicrotask(() => !pointing && chart === drawnChart && pointAt(drawnChart, index))
     }
     const later = () => (frame ||= requestAnimationFrame(draw))
-    const resized = new ResizeObserver(later)
+    const resized = new ResizeObserver(([entry]) => {
+      width = entry!.contentRect.width
+      later()
+    })
     resized.observe(box)
     const stops = [store.subscribe(later), themeStore.subscribe(later)]
     const enter = () => (pointing = true)
@@ -108,7 +114,10 @@ export function AlongPanel() {
         <>
           <p class="keys">
             {pins.map((pin, i) => (
-              <span key={pin.id} class={`key key-${(i % PIN_COLOURS.length) + 1}`}>{`p(${pin.text})`}</span>
+              <span key={pin.id} class={`key key-${(i % PIN_COLOURS.length) + 1}`}>
+                p(
+                <TokenText token={pin} />)
+              </span>
             ))}
           </p>
           <Along key={pins.map((pin) => pin.id).join()} pins={true} />

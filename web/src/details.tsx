@@ -4,7 +4,7 @@ import { useState } from 'preact/hooks'
 import { chosenCells, look, type Bar, type Chosen } from './chosen'
 import { TEMPERATURE_MAX, TEMPERATURE_MIN } from './link'
 import { EntryText, TokenText, Value } from './pieces'
-import { pinToken, store, tryAlternative, tryText, writeAddress, type State } from './session'
+import { pinToken, scheduleLogits, store, tryAlternative, tryText, writeAddress, type State } from './session'
 import { useStore } from './store'
 import { formatCount, formatNats, formatNumber, formatPercent, inUnit } from './units'
 import { bytesOf } from './vocab'
@@ -31,7 +31,13 @@ function Slider({ ready }: { ready: boolean }) {
         onChange={writeAddress}
       />
       <output for="temperature">T = {temperature.toFixed(2)}</output>
-      <button type="button" disabled={temperature === 1} onClick={() => (set(1), writeAddress())}>
+      <button
+        type="button"
+        title="Back to T = 1"
+        aria-label="Back to T = 1"
+        disabled={temperature === 1}
+        onClick={() => (set(1), writeAddress())}
+      >
         1
       </button>
     </div>
@@ -259,6 +265,30 @@ function Heading({ chosen }: { chosen: Chosen }) {
   )
 }
 
+/** Where the numbers below come from, and what to do for those of other temperatures. */
+function WhereFrom({ chosen: { whole, cell } }: { chosen: Chosen }) {
+  const hovered = useStore(store, (state) => state.hovered !== null)
+  const failed = useStore(store, (state) => state.logitsProblem !== null)
+  return (
+    <p class="source" role="status">
+      {whole ? (
+        `All ${formatCount(whole.logits.length)} logits are here; the slider needs no server.`
+      ) : hovered ? (
+        'At T = 1. Choose the token for other temperatures.'
+      ) : failed ? (
+        <>
+          At T = 1. The whole distribution did not come.{' '}
+          <button type="button" class="link" id="logits-again" onClick={scheduleLogits}>
+            Try again
+          </button>
+        </>
+      ) : (
+        `At T = 1. The server computes the whole distribution after ${cell === 1 ? 'the first token' : `these ${formatCount(cell)} tokens`} …`
+      )}
+    </p>
+  )
+}
+
 const shownOf = (state: State) => state // every part of it matters here
 
 /** Escape goes back to the token. */
@@ -285,13 +315,7 @@ export function Details() {
       {chosen.position ? (
         <>
           <Slider ready={chosen.whole !== null} />
-          <p class="source" role="status">
-            {chosen.whole
-              ? `All ${formatCount(chosen.whole.logits.length)} logits are here; the slider needs no server.`
-              : state.hovered
-                ? 'At T = 1. Choose the token for other temperatures.'
-                : 'At T = 1. Fetching the whole distribution …'}
-          </p>
+          <WhereFrom chosen={chosen} />
           <Numbers shown={inOrder} unit={state.unit} />
           <Divergence shown={inOrder} unit={state.unit} />
           {other && (

@@ -54,8 +54,9 @@ function TextBox({ side, label }: { side: Side; label: string }) {
 const progressOf = ({ analyses }: State): string => {
   let [done, all] = [0, 0]
   for (const analysis of [analyses.a, analyses.b]) {
-    done += analysis?.positions.length ?? 0
-    all += analysis?.head?.usage.positions ?? 0
+    if (analysis?.state !== 'running') continue
+    done += analysis.positions.length
+    all += analysis.head?.usage.positions ?? 0
   }
   return `${done} ${all}`
 }

@@ -45,7 +45,8 @@ function writeSource(params: URLSearchParams, name: Side, source: Source): void 
   if (source.ids) params.set(`${name}-ids`, source.ids.join('.'))
 }
 
-export function writeLink(view: View): string {
+/** `nVocab`: the size of the vocabulary that the view's token ids are of. */
+export function writeLink(view: View, nVocab: number | null): string {
   const params = new URLSearchParams()
   writeSource(params, 'a', view.a)
   if (view.b) writeSource(params, 'b', view.b)
@@ -58,6 +59,7 @@ export function writeLink(view: View): string {
   if (view.temperature !== defaultView.temperature) params.set('T', String(view.temperature))
   if (view.topN !== defaultView.topN) params.set('top', String(view.topN))
   if (view.selected) params.set('at', `${view.selected.side}${view.selected.cell}`)
+  if (nVocab !== null && (view.pins.length > 0 || view.a.ids || view.b?.ids)) params.set('vocabulary', String(nVocab))
   return params.toString()
 }
 
@@ -76,8 +78,8 @@ function readSource(params: URLSearchParams, name: Side): Source | null {
   return { text, ids: ids.length > 0 ? ids : null }
 }
 
-function readMetric(text: string | null): Metric {
-  const known = ['surprisal', 'rank', 'entropy', 'top1'].includes(text ?? '') || /^pin:\d+$/.test(text ?? '')
+function readMetric(text: string | null, pins: number[]): Metric {
+  const known = ['surprisal', 'rank', 'entropy', 'top1', ...pins.map((pin) => `pin:${pin}`)].includes(text ?? '')
   return known ? (text as Metric) : defaultView.metric
 }
 
@@ -86,19 +88,29 @@ function readCell(text: string | null): Cell | null {
   return match ? { side: match[1] as Side, cell: Number(match[2]) } : null
 }
 
-/** null: the fragment holds no text. */
-export function readLink(fragment: string): View | null {
+/** The view on a model with another vocabulary. */
+export const withoutIds = (view: View): View => ({
+  ...view,
+  a: { ...view.a, ids: null },
+  b: view.b && { ...view.b, ids: null },
+  pins: [],
+  metric: view.metric.startsWith('pin:') ? defaultView.metric : view.metric,
+})
+
+/** null: the fragment holds no text. `nVocab`: as written, or null. */
+export function readLink(fragment: string): { view: View; nVocab: number | null } | null {
   const params = new URLSearchParams(fragment.replace(/^#/, ''))
   const a = readSource(params, 'a')
   if (!a) return null
   const temperature = Number(params.get('T') ?? 1)
   const topN = Number(params.get('top'))
-  return {
+  const pins = readIds(params.get('pins')).slice(0, 16)
+  const view: View = {
     a,
     b: readSource(params, 'b'),
     special: params.get('special') === '1',
-    pins: readIds(params.get('pins')).slice(0, 16),
-    metric: readMetric(params.get('by')),
+    pins,
+    metric: readMetric(params.get('by'), pins),
     difference: params.get('difference') !== '0',
     unit: params.get('unit') === 'nats' ? 'nats' : 'bits',
     numbers: params.get('numbers') === '1',
@@ -106,4 +118,5 @@ export function readLink(fragment: string): View | null {
     topN: TOP_NS.includes(topN) ? topN : defaultView.topN,
     selected: readCell(params.get('at')),
   }
+  return { view, nVocab: Number(params.get('vocabulary')) || null }
 }

@@ -4,7 +4,8 @@ import { formatCount, formatNats, formatPercent, inUnit } from './units'
 import type { Analysis, Entry, Metric, Position, Unit } from './types'
 
 /** The distribution that cell k shows; undefined while it has not arrived, and for the first cell. */
-export const positionOf = (analysis: Analysis, cell: number): Position | undefined => analysis.positions[cell - 1]
+export const positionOf = ({ positions, earlier }: Analysis, cell: number): Position | undefined =>
+  positions[cell - 1] ?? earlier[cell - 1]
 
 /** Cells of a text, the last being "what comes next". */
 export const cellCount = (analysis: Analysis): number => (analysis.tokens.length > 0 ? analysis.tokens.length + 1 : 0)

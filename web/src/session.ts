@@ -5,7 +5,7 @@
 // a short rest, and the last ones are kept.
 import { Problem, detokenize, fetchLogits, fetchModel, streamDistribution, tokenize, type ModelInfo } from './api'
 import { Distribution } from './distribution'
-import { defaultView, readLink, writeLink, type Cell, type Side, type View } from './link'
+import { defaultView, readLink, withoutIds, writeLink, type Cell, type Side, type View } from './link'
 import { cellCount } from './metric'
 import { createStore } from './store'
 import type { Analysis, DistributionRequest, Source, Token } from './types'
@@ -17,6 +17,7 @@ export interface State extends View {
   hovered: Cell | null
   problem: Problem | null
   running: boolean
+  logitsProblem: Problem | null // why those of the chosen position did not come
   logits: Map<string, Distribution> // by logitsKey; replaced when it changes
   said: string // for screen readers
 }
@@ -29,6 +30,7 @@ export const store = createStore<State>({
   hovered: null,
   problem: null,
   running: false,
+  logitsProblem: null,
   logits: new Map(),
   said: '',
 })
@@ -36,6 +38,7 @@ export const store = createStore<State>({
 export const SIDES: Side[] = ['a', 'b']
 const KEPT_LOGITS = 16
 const REST_MS = 120 // before the chosen position's logits are fetched
+const ADDRESS_REST_MS = 250 // before the address is written: browsers allow some hundred changes in half a minute
 
 const show = (error: unknown): void => {
   if (error instanceof DOMException && error.name === 'AbortError') return
@@ -46,13 +49,25 @@ const show = (error: unknown): void => {
 
 const sourceOf = (side: Side): Source | null => store.get()[side]
 
+function withPins({ token_ids: _, ...request }: DistributionRequest): DistributionRequest {
+  const { pins } = store.get()
+  return pins.length > 0 ? { ...request, token_ids: pins } : request
+}
+
 export function requestFor(source: Source): DistributionRequest {
-  const { special, topN, pins } = store.get()
+  const { special, topN } = store.get()
   const request: DistributionRequest = { prompt: source.ids ?? source.text, top_n: topN }
   if (special && !source.ids) request.special = true
-  if (pins.length > 0) request.token_ids = pins
-  return request
+  return withPins(request)
 }
+
+/** Whether a text, or how it is to be read, was changed since its tokens were computed. */
+export const isChanged = ({ analyses, special, ...state }: State): boolean =>
+  SIDES.some((side) => {
+    const [source, request] = [state[side], analyses[side]?.request]
+    if (!source || !request) return false
+    return request.prompt !== (source.ids ?? source.text) || (!source.ids && (request.special ?? false) !== special)
+  })
 
 let aborter: AbortController | null = null
 
@@ -62,36 +77,45 @@ function setAnalysis(side: Side, change: Partial<Analysis>): void {
   if (analysis) store.set({ analyses: { ...analyses, [side]: { ...analysis, ...change } } })
 }
 
+/** What was shown stays until the new tokens are here, and the distributions of the same tokens until the new ones are:
+ * nothing jumps. */
 async function analyse(side: Side, request: DistributionRequest, signal: AbortSignal): Promise<void> {
-  const fresh: Analysis = {
+  let fresh: Analysis = {
     request,
     head: null,
     tokens: [],
     positions: [],
     summary: [],
     timing: null,
+    earlier: [],
     state: 'running',
   }
-  store.set({ analyses: { ...store.get().analyses, [side]: fresh } })
-  const guarded = (change: () => Partial<Analysis>) => {
-    if (!signal.aborted) setAnalysis(side, change())
+  const take = (change: Partial<Analysis>) => {
+    if (signal.aborted) return
+    fresh = { ...fresh, ...change }
+    if (fresh.tokens.length > 0) store.set({ analyses: { ...store.get().analyses, [side]: fresh } })
+  }
+  const takeTokens = (tokens: Token[]) => {
+    const old = store.get().analyses[side]
+    const isSame = old?.tokens.length === tokens.length && old.tokens.every(({ id }, i) => id === tokens[i]!.id)
+    take(isSame ? { tokens: old.tokens, earlier: old.positions } : { tokens })
+    if (store.get().selected?.side === side) keepSelectionInside()
   }
   try {
     await streamDistribution(
       request,
       {
-        head: (head) => guarded(() => ({ head })),
-        tokens: (tokens) => guarded(() => ({ tokens })),
-        positions: (positions) =>
-          guarded(() => ({ positions: [...(store.get().analyses[side]?.positions ?? []), ...positions] })),
-        summary: (summary) => guarded(() => ({ summary })),
-        timing: (timing) => guarded(() => ({ timing })),
+        head: (head) => take({ head }),
+        tokens: takeTokens,
+        positions: (positions) => take({ positions: [...fresh.positions, ...positions] }),
+        summary: (summary) => take({ summary }),
+        timing: (timing) => take({ timing }),
       },
       signal,
     )
-    guarded(() => ({ state: 'done' }))
+    take({ state: 'done', earlier: [] })
   } catch (error) {
-    if (!signal.aborted) setAnalysis(side, { state: 'failed' })
+    take({ state: 'failed', earlier: [] })
     throw error
   }
 }
@@ -121,7 +145,7 @@ export async function run(): Promise<void> {
   aborter = null
   keepSelectionInside()
   store.set({ running: false, said: store.get().problem ? '' : 'Done.' })
-  writeAddress()
+  writeAddressNow()
   scheduleLogits()
 }
 
@@ -130,7 +154,7 @@ export function cancel(): void {
   aborter.abort()
   aborter = null
   for (const side of SIDES)
-    if (store.get().analyses[side]?.state === 'running') setAnalysis(side, { state: 'cancelled' })
+    if (store.get().analyses[side]?.state === 'running') setAnalysis(side, { state: 'cancelled', earlier: [] })
   store.set({ running: false, said: 'Cancelled.' })
 }
 
@@ -174,12 +198,17 @@ export function scheduleLogits(): void {
   const missing = wantedCells().filter(
     ({ analysis, cell }) => cell > 0 && !store.get().logits.has(logitsKey(analysis, cell)),
   )
+  const { logitsProblem, problem } = store.get()
+  if (logitsProblem) store.set({ logitsProblem: null, problem: problem === logitsProblem ? null : problem })
   if (missing.length === 0 || store.get().running) return
   const own = new AbortController()
   logitsAborter = own
   logitsTimer = window.setTimeout(() => {
     for (const { analysis, cell } of missing)
-      fetchOne(logitsKey(analysis, cell), idsBefore(analysis, cell), own.signal).catch(show)
+      fetchOne(logitsKey(analysis, cell), idsBefore(analysis, cell), own.signal).catch((error: unknown) => {
+        show(error)
+        if (!own.signal.aborted) store.set({ logitsProblem: store.get().problem })
+      })
   }, REST_MS)
 }
 
@@ -246,12 +275,12 @@ export function pinToken(token: Token): void {
 
 /** The values of a pin that is gone stay in the analyses; nothing is computed again for it. */
 export function removePin(id: number): void {
-  const { pins, pinTokens, metric, analyses } = store.get()
+  const { pins, pinTokens, metric } = store.get()
   store.set({ pins: pins.filter((pin) => pin !== id), pinTokens: pinTokens.filter((token) => token.id !== id) })
   if (metric === `pin:${id}`) store.set({ metric: 'surprisal' })
   for (const side of SIDES) {
-    const source = sourceOf(side)
-    if (source && analyses[side]?.state === 'done') setAnalysis(side, { request: requestFor(source) })
+    const analysis = store.get().analyses[side]
+    if (analysis) setAnalysis(side, { request: withPins(analysis.request) })
   }
   writeAddress()
 }
@@ -264,17 +293,32 @@ async function readPins(ids: number[]): Promise<void> {
 
 // --------------------------------------------------------------------------------------------------- the address
 
-export const linkNow = (): string => `${location.origin}${location.pathname}#${writeLink(store.get())}`
+const linkOf = (state: State): string => writeLink(state, state.model?.n_vocab ?? null)
+export const linkNow = (): string => `${location.origin}${location.pathname}#${linkOf(store.get())}`
 
+let addressTimer = 0
+
+function writeAddressNow(): void {
+  clearTimeout(addressTimer)
+  if (store.get().a.text !== '' || store.get().a.ids) history.replaceState(null, '', `#${linkOf(store.get())}`)
+}
+
+/** After a rest, for what changes many times a second. */
 export function writeAddress(): void {
-  if (store.get().a.text !== '' || store.get().a.ids) history.replaceState(null, '', `#${writeLink(store.get())}`)
+  clearTimeout(addressTimer)
+  addressTimer = window.setTimeout(writeAddressNow, ADDRESS_REST_MS)
 }
 
 export async function restore(fragment: string): Promise<void> {
-  const view = readLink(fragment)
-  if (!view) return
+  const { model } = store.get()
+  const link = readLink(fragment)
+  if (!link) return
+  const isForeign = link.nVocab !== null && model !== null && link.nVocab !== model.n_vocab
+  const view = isForeign ? withoutIds(link.view) : link.view
   store.set({ ...view, pinTokens: [], hovered: null })
   await Promise.all([view.pins.length > 0 ? readPins(view.pins).catch(show) : null, run()])
+  if (isForeign && !store.get().problem)
+    show(new Problem('the link is of a model with another vocabulary; its pinned tokens and token ids were left out'))
 }
 
 export async function start(): Promise<void> {

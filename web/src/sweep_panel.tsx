@@ -6,7 +6,7 @@ import { Problem, streamDistribution } from './api'
 import { drawChart, type Line } from './charts'
 import type { Side } from './link'
 import { Value } from './pieces'
-import { SIDES, requestFor, store, type State } from './session'
+import { SIDES, store, type State } from './session'
 import { useStore } from './store'
 import { themeStore } from './theme'
 import { formatNats, inUnit } from './units'
@@ -20,18 +20,19 @@ interface Sweep {
   b: Summary[]
 }
 
-const textsOf = ({ a, b, special }: State) => JSON.stringify([a, b, special])
+/** What a sweep is of: the texts whose tokens are shown. */
+const textsOf = ({ analyses }: State) =>
+  JSON.stringify(SIDES.map((side) => [analyses[side]?.request.prompt, analyses[side]?.request.special]))
 
 async function sweepOne(
   side: Side,
   signal: AbortSignal,
   progress: (done: number, all: number) => void,
 ): Promise<Summary[]> {
-  const source = store.get()[side]
-  if (!source) return []
+  const shown = store.get().analyses[side]?.request
+  if (!shown) return []
   let [done, all, summary] = [0, 0, [] as Summary[]]
-  const request = requestFor(source)
-  delete request.token_ids
+  const { token_ids: _, ...request } = shown
   await streamDistribution(
     { ...request, top_n: 0, temperatures: TEMPERATURES },
     {
@@ -153,7 +154,7 @@ function Words({ sweep, unit }: { sweep: Sweep; unit: Unit }) {
 }
 
 export function SweepPanel() {
-  const has = useStore(store, (state) => state.analyses.a?.state === 'done')
+  const has = useStore(store, (state) => (state.analyses.a?.tokens.length ?? 0) > 0)
   const texts = useStore(store, textsOf)
   const unit = useStore(store, (state) => state.unit)
   const [sweep, setSweep] = useState<Sweep | null>(null)

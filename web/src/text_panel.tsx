@@ -5,7 +5,7 @@ import type { Cell, Side } from './link'
 import { formatDifference, formatMetric, metricNames, metricUnit, metricValue, positionOf, unscaled } from './metric'
 import { Choice, TokenText, Value } from './pieces'
 import { gradient } from './scale'
-import { hover, select, store, type State } from './session'
+import { hover, isChanged, select, store, type State } from './session'
 import { useStore } from './store'
 import { themeStore } from './theme'
 import { TokensView } from './tokens_view'
@@ -132,6 +132,7 @@ function update(view: TokensView, side: Side, state: State): void {
         : -1
       : counterpart(state, shown.side, shown.cell)
   view.setMarked(mark)
+  view.placeRings()
 }
 
 /** Means over a whole text. */
@@ -169,6 +170,7 @@ function TokenList({ side, label, onEnter }: { side: Side; label: string; onEnte
     return () => {
       cancelAnimationFrame(frame)
       stops.forEach((stop) => stop())
+      view.destroy()
     }
   }, [])
   return (
@@ -186,6 +188,7 @@ function TokenList({ side, label, onEnter }: { side: Side; label: string; onEnte
 export function TextPanel({ onEnter }: { onEnter: () => void }) {
   const has = useStore(store, (state) => (state.analyses.a?.tokens.length ?? 0) > 0)
   const two = useStore(store, (state) => (state.analyses.b?.tokens.length ?? 0) > 0)
+  const changed = useStore(store, isChanged)
   const words = two ? 'A bar marks the stretches that differ; the rest is side by side.' : ''
   if (!has) return null
   return (
@@ -197,6 +200,7 @@ export function TextPanel({ onEnter }: { onEnter: () => void }) {
       </div>
       <div class="under">
         <div class="hint">
+          {changed && <p class="changed">The text above was changed since; Analyse computes it.</p>}
           <SummaryLine side="a" name={two ? 'A: ' : ''} />
           {two && <SummaryLine side="b" name="B: " />}
           Each token is coloured by the distribution that the model had before it. Arrow keys walk, Enter goes to the

@@ -64,6 +64,13 @@ export function trailingBreaks(bytes: readonly number[]): number {
   return n
 }
 
+/** The number of line breaks in a token of white space that goes on after the last of them, as before an indented line
+ * of code: the page breaks its line as often before the token. */
+export function leadingBreaks(bytes: readonly number[]): number {
+  if (trailingBreaks(bytes) > 0 || !bytes.every((byte) => byte === 32 || (byte >= 9 && byte <= 13))) return 0
+  return bytes.filter((byte) => byte === 10).length
+}
+
 /** What a screen reader should say of it. */
 export function spokenText(bytes: readonly number[]): string {
   const names: Record<string, string> = { '·': 'space ', '⏎': 'line break ', '⇥': 'tab ', '␍': 'carriage return ' }

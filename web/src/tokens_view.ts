@@ -1,12 +1,13 @@
-// tokens_view.ts: one text as cells, in plain DOM so that 2,000 of them stay fluid: cells are built once for a list of
-// tokens, colours are set where they changed, and hovering or choosing touches two cells. One listener for all.
+// tokens_view.ts: one text as cells, in plain DOM so that 4,000 of them stay fluid: cells are built once for a list of
+// tokens, colours are set where they changed, and what is chosen or pointed at is shown by a ring that moves over the
+// cells, in a layer of its own: nothing of the text is laid out or painted again. One listener for all.
 // Keyboard (a listbox with a roving tabindex): arrows go along the text and between lines, Home and End to its ends,
 // Enter goes on to the alternatives.
 import type { Colouring, Pairing } from './colouring'
 import type { Side } from './link'
 import { formatDifference, formatMetric } from './metric'
 import { css, divergingColour, sequentialColour, textOn, type Theme } from './scale'
-import { spokenText, trailingBreaks, visiblePieces } from './token_text'
+import { leadingBreaks, spokenText, trailingBreaks, visiblePieces } from './token_text'
 import type { Metric, Token, Unit } from './types'
 
 export interface TokensActions {
@@ -23,6 +24,15 @@ export interface Look {
   numbers: boolean
 }
 
+/** A frame over a cell, of which nothing can be chosen. */
+function ringOf(name: 'chosen' | 'marked'): HTMLElement {
+  const ring = document.createElement('div')
+  ring.className = `ring ${name}`
+  ring.setAttribute('aria-hidden', 'true')
+  ring.hidden = true
+  return ring
+}
+
 export class TokensView {
   private cells: HTMLElement[] = []
   private tokens: Token[] | null = null
@@ -31,6 +41,8 @@ export class TokensView {
   private look: Look | null = null
   private selected = -1
   private marked = -1
+  private readonly rings = { marked: ringOf('marked'), chosen: ringOf('chosen') } // this order: the chosen one is on top
+  private readonly resized = new ResizeObserver(() => this.placeRings())
 
   constructor(
     private readonly root: HTMLElement,
@@ -42,6 +54,11 @@ export class TokensView {
     root.addEventListener('click', (event) => this.choose(this.cellOf(event.target)))
     root.addEventListener('focusin', (event) => this.choose(this.cellOf(event.target)))
     root.addEventListener('keydown', (event) => this.onKey(event))
+    this.resized.observe(root)
+  }
+
+  destroy(): void {
+    this.resized.disconnect()
   }
 
   private cellOf(target: EventTarget | null): number | null {
@@ -65,8 +82,9 @@ export class TokensView {
     this.look = null
     this.cells = tokens.map((token, i) => this.tokenCell(token, i))
     if (tokens.length > 0) this.cells.push(this.endCell(tokens.length))
-    this.root.replaceChildren(...this.segments())
-    this.root.style.gridRow = `1 / span ${Math.max(1, this.root.childElementCount)}`
+    const segments = this.segments()
+    this.root.replaceChildren(...segments, this.rings.marked, this.rings.chosen)
+    this.root.style.gridRow = `1 / span ${Math.max(1, segments.length)}`
     const selected = this.selected
     this.selected = -1
     this.marked = -1
@@ -81,12 +99,28 @@ export class TokensView {
       const segment = document.createElement('div')
       segment.className = same ? 'segment' : 'segment differs'
       segment.setAttribute('role', 'none')
-      for (const cell of this.cells.slice(...range)) {
-        segment.append(cell)
-        for (let n = Number(cell.dataset.breaks ?? 0); n > 0; n--) segment.append(document.createElement('br'))
-      }
+      segment.append(...this.lines(range))
       return segment
     })
+  }
+
+  /** A block for each line of the text: what a pointer is over is then looked for in one of them. */
+  private lines([from, to]: [number, number]): HTMLElement[] {
+    const lines: HTMLElement[] = []
+    let breaks = 1 // before the next cell
+    for (let i = from; i < to; i++) {
+      const bytes = this.tokens?.[i]?.bytes ?? []
+      breaks += lines.length > 0 ? leadingBreaks(bytes) : 0
+      for (; breaks > 0; breaks--) {
+        const line = document.createElement('div')
+        line.className = 'line'
+        line.setAttribute('role', 'none')
+        lines.push(line)
+      }
+      lines.at(-1)!.append(this.cells[i]!)
+      breaks = trailingBreaks(bytes)
+    }
+    return lines
   }
 
   private emptyCell(i: number): HTMLElement {
@@ -112,8 +146,6 @@ export class TokensView {
       sign.textContent = piece.text
       cell.append(sign)
     }
-    const breaks = trailingBreaks(token.bytes)
-    if (breaks > 0) cell.dataset.breaks = String(breaks)
     return cell
   }
 
@@ -175,10 +207,25 @@ export class TokensView {
 
   /** The cell that stands for the one that the other text shows, or that a chart points at; or -1. */
   setMarked(i: number): void {
-    if (i === this.marked) return
-    this.cells[this.marked]?.classList.remove('marked')
-    this.cells[i]?.classList.add('marked')
     this.marked = i
+  }
+
+  /** Moves the rings to where their cells are now. */
+  placeRings(): void {
+    const origin = this.root.getBoundingClientRect()
+    this.place(this.rings.marked, this.marked, origin)
+    this.place(this.rings.chosen, this.selected, origin)
+  }
+
+  private place(ring: HTMLElement, i: number, origin: DOMRect): void {
+    const cell = this.cells[i]
+    ring.hidden = !cell
+    if (!cell) return
+    const { x, y, width, height } = cell.getBoundingClientRect()
+    ring.dataset.of = cell.id
+    ring.style.transform = `translate(${x - origin.x}px, ${y - origin.y}px)`
+    ring.style.width = `${width}px`
+    ring.style.height = `${height}px`
   }
 
   /** What a screen reader says when the cell gets the focus. */

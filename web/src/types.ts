@@ -60,6 +60,7 @@ export interface Analysis {
   positions: Position[] // [i] is position i; the first n_done are there
   summary: Summary[]
   timing: unknown
+  earlier: Position[] // of a request before for the same tokens: shown until positions take their places
   state: 'running' | 'done' | 'cancelled' | 'failed'
 }
 

@@ -7,6 +7,7 @@ export const inUnit = (nats: number, unit: Unit): number => (unit === 'bits' ? n
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return value > 0 ? '∞' : value < 0 ? '−∞' : '–'
   const size = Math.abs(value)
+  if (size >= 999.5) return formatCount(Math.round(value)).replace('-', '−')
   const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.995 ? 2 : 3
   const text = value.toFixed(digits)
   return (Number(text) === 0 ? text.replace('-', '') : text).replace('-', '−')

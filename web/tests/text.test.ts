@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { toCsv, toCurl, toJson } from '../src/export'
-import { defaultView, readLink, writeLink, type View } from '../src/link'
-import { spokenText, trailingBreaks, visiblePieces } from '../src/token_text'
+import { defaultView, readLink, withoutIds, writeLink, type View } from '../src/link'
+import { leadingBreaks, spokenText, trailingBreaks, visiblePieces } from '../src/token_text'
 import { formatNumber, formatPercent, inUnit } from '../src/units'
 import type { Analysis } from '../src/types'
 
@@ -27,16 +27,23 @@ test('bytes that are no whole character stand as hex', () => {
 test('breaks at the end, and words for screen readers', () => {
   assert.equal(trailingBreaks(bytes('\n\n')), 2)
   assert.equal(trailingBreaks(bytes('\na')), 0)
+  assert.deepEqual(
+    [' ', '\n   ', '\r\n\n\t', '\n', ' \n', ';\n  ', 'a'].map((text) => leadingBreaks(bytes(text))),
+    [0, 1, 2, 0, 0, 0, 0],
+  )
   assert.equal(spokenText(bytes(' Paris\n')), 'space Parisline break')
   assert.equal(spokenText([0xe4]), 'byte E4')
 })
 
 test('numbers', () => {
-  assert.deepEqual([0.0421, 2.5549, 12.34, 123.4, -0.0001, NaN, Infinity].map(formatNumber), [
+  assert.deepEqual([0.0421, 2.5549, 12.34, 123.4, 999.4, 999.6, -1234567, -0.0001, NaN, Infinity].map(formatNumber), [
     '0.042',
     '2.55',
     '12.3',
     '123',
+    '999',
+    '1,000',
+    '−1,234,567',
     '0.000',
     '–',
     '∞',
@@ -68,16 +75,21 @@ test('a link gives back the view, whatever the text holds', () => {
     topN: 50,
     selected: { side: 'b', cell: 12 },
   }
-  assert.deepEqual(readLink(`#${writeLink(view)}`), view)
-  assert.deepEqual(readLink(writeLink({ ...defaultView, a: { text: 'x', ids: null } })), {
-    ...defaultView,
-    a: { text: 'x', ids: null },
-  })
+  assert.deepEqual(readLink(`#${writeLink(view, 49152)}`), { view, nVocab: 49152 })
+  const plain = { ...defaultView, a: { text: 'x', ids: null } }
+  assert.deepEqual(readLink(writeLink(plain, 49152)), { view: plain, nVocab: null })
+})
+
+test('of a link to another vocabulary the texts remain', () => {
+  const view = { ...defaultView, a: { text: 'x', ids: [1] }, b: { text: 'y', ids: [2] }, pins: [3] }
+  const left = { ...defaultView, a: { text: 'x', ids: null }, b: { text: 'y', ids: null } }
+  assert.deepEqual(withoutIds({ ...view, metric: 'pin:3' }), left)
+  assert.deepEqual(withoutIds({ ...view, metric: 'rank' }), { ...left, metric: 'rank' })
 })
 
 test('a link of nonsense is the default view, one without a text is none', () => {
-  const view = readLink('a=x&T=-4&top=7&by=magic&unit=bels&at=q9&pins=1.x.-2.3&a-ids=')
-  assert.deepEqual(view, { ...defaultView, a: { text: 'x', ids: null }, pins: [1, 3] })
+  const link = readLink('a=x&T=-4&top=7&by=pin:2&unit=bels&at=q9&pins=1.x.-2.3&a-ids=&vocabulary=many')
+  assert.deepEqual(link, { view: { ...defaultView, a: { text: 'x', ids: null }, pins: [1, 3] }, nVocab: null })
   assert.equal(readLink('#b=x'), null)
   assert.equal(readLink(''), null)
 })
@@ -104,6 +116,7 @@ const analysis: Analysis = {
   ],
   summary: [],
   timing: { queue: 1, compute: 2 },
+  earlier: [],
   state: 'done',
 }
 
