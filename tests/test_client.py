@@ -112,6 +112,19 @@ def test_one_prompt_or_many(client, kind):
     assert len(client.distribution(["The cat"], top_n=0)) == 1
 
 
+def test_arguments_of_numpy_and_one_temperature(client):
+    ids = np.array([504, 3575, 282], np.int64)
+    plain = client.distribution(ids.tolist(), positions=[0, 2], temperatures=[0.5], top_n=3, token_ids=[7042])
+    options = {"positions": np.array([0, 2]), "top_n": np.int64(3), "token_ids": np.array([7042])}
+    for given in ({"temperature": 0.5}, {"temperatures": np.array([0.5])}, {"temperature": np.float32(0.5)}):
+        found = client.distribution(ids, **options, **given)
+        assert found.arrays.keys() == plain.arrays.keys()
+        for name, array in plain.arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], array, err_msg=name)
+    assert [one.token_id.tolist() for one in client.distribution([ids, ids[:2]])] == [ids.tolist(), ids[:2].tolist()]
+    assert client.detokenize(ids) == "The capital of"
+
+
 def test_control_tokens_are_no_bytes_in_the_summary(server, client):
     prompt = "Hi <|im_end|> there"
     wanted = server.distribution(prompt=prompt, special=True)["results"][0]["summary"][0]["bits_per_byte"]

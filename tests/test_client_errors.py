@@ -155,6 +155,46 @@ def test_a_bad_field_is_named(server):
             next(client.iter_full("x", temperatures=[0]))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "options", "param", "words"),
+    [
+        ("a b", {"temperatures": 0.5}, "temperatures", "is 0.5; it must be an array"),
+        ("a b", {"temperatures": ["x"]}, "temperatures[0]", 'is the string "x"'),
+        ("a b", {"temperature": 0.5, "temperatures": [1]}, "temperature", "temperatures"),
+        ("a b", {"positions": -1}, "positions", "is -1; it must be"),
+        ("a b", {"token_ids": " Paris"}, "token_ids", 'is the string " Paris"'),
+        ("a b", {"token_ids": 7042}, "token_ids", "is 7042; it must be an array"),
+        (None, {}, "prompt", "is null; it must be"),
+        ([1.5, 2], {}, "prompt[0]", "is 1.5; it must be a token id"),
+        ([1, "a"], {}, "prompt[1]", 'is the string "a"'),
+        (["a", 5], {}, "prompt[1]", "must all be strings"),
+    ],
+)
+def test_slips_get_the_server_s_sentence(server, prompt, options, param, words):
+    with logitd.Client(server.url) as client:
+        for ask_for in (client.distribution, lambda *args, **options: next(client.stream(*args, **options))):
+            with pytest.raises(logitd.BadRequest) as caught:
+                ask_for(prompt, **options)
+            assert caught.value.param == param and words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "words"),
+    [(b"bytes", {}, r"decode them"), ("a\ud800", {}, "surrogates not allowed"), ("a", {"temperatures": [float("nan")]}, "not JSON compliant"),
+     (object(), {}, "not JSON serializable")],
+)  # fmt: skip
+def test_what_is_no_json_is_not_sent(prompt, options, words):
+    with logitd.Client("http://127.0.0.1:9") as client, pytest.raises(logitd.LogitdError, match=words):
+        client.distribution(prompt, **options)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost:8080", "ftp://127.0.0.1", "http://:80", "http://127.0.0.1:port", ""])
+def test_a_url_that_is_none(url):
+    for twin in (logitd.Client, logitd.AsyncClient):
+        with pytest.raises(logitd.LogitdError, match=f"^'{url}' is not the URL of a server; it must look like http://127"):
+            twin(url)
+
+
 def test_keys(start_server, model_path, tmp_path):
     keys = tmp_path / "keys.txt"
     keys.write_text("me 0123456789abcdef0123456789abcdef\n")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import email.utils
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
-import numpy as np
+from logitd.errors import LogitdError
 
 Prompt: TypeAlias = "str | Sequence[int]"
 Batch: TypeAlias = "Sequence[str] | Sequence[Sequence[int]]"
@@ -35,7 +35,8 @@ class Options(TypedDict, total=False):
     """The keywords of ``distribution``, for type checkers; ``Client.distribution`` describes them."""
 
     positions: Positions
-    temperatures: Sequence[float]
+    temperatures: Sequence[float] | None
+    temperature: float | None
     top_n: int | Literal["full"]
     values: Values
     token_ids: Sequence[int]
@@ -62,7 +63,11 @@ class Request:
 def post(path: str, body: Json, accept: str = "application/json") -> Request:
     """A POST of JSON."""
     headers = {"Content-Type": "application/json", "Accept": accept}
-    return Request("POST", path, json.dumps(body, ensure_ascii=False, allow_nan=False).encode(), headers)
+    try:
+        data = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise LogitdError(f"the request is no JSON: {error}") from error
+    return Request("POST", path, data, headers)
 
 
 def get(path: str) -> Request:
@@ -70,27 +75,27 @@ def get(path: str) -> Request:
     return Request("GET", path)
 
 
-def is_many(prompt: Prompts) -> bool:
-    """Whether it is a batch: texts, or lists of ids."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and (isinstance(prompt[0], str) or np.ndim(prompt[0]) > 0)
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: arrays and numbers of NumPy and its kin, tuples, ranges, slices and other iterables.
+
+    What is wrong in it is left to the server, which says so in a sentence; but bytes are not read as token ids.
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, slice):
+        return plain({"start": value.start, "stop": value.stop, "step": value.step})
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise LogitdError("bytes are neither a text nor token ids; decode them, as by .decode()")
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [plain(one) for one in value]
+    return value
 
 
-def plain_ids(prompt: Prompts) -> Any:
-    """The prompt with NumPy's integers, arrays and tuples as what JSON knows."""
-    if isinstance(prompt, str):
-        return prompt
-    if is_many(prompt):
-        return [plain_ids(one) for one in prompt]  # type: ignore[arg-type]
-    return [int(i) for i in prompt]  # type: ignore[arg-type]
-
-
-def plain_positions(positions: Positions) -> Any:
-    """Positions as the API takes them."""
-    if isinstance(positions, slice):
-        return {"start": positions.start, "stop": positions.stop, "step": positions.step}
-    if isinstance(positions, (str, dict)):
-        return positions
-    return [int(i) for i in positions]
+def is_many(prompt: Any) -> bool:
+    """Whether a plain prompt is a batch: texts, or lists of ids."""
+    return isinstance(prompt, list) and len(prompt) > 0 and isinstance(prompt[0], (str, list))
 
 
 def positions_of(positions: Positions, n_tokens: int) -> list[int]:
@@ -110,7 +115,8 @@ def distribution_body(
     prompt: Prompts,
     *,
     positions: Positions,
-    temperatures: Sequence[float],
+    temperatures: Sequence[float] | None,
+    temperature: float | None,
     top_n: int | Literal["full"],
     values: Values,
     token_ids: Sequence[int],
@@ -121,18 +127,19 @@ def distribution_body(
 ) -> Json:
     """The body of ``POST /distribution``; what is None is left to the server."""
     body: Json = {
-        "prompt": plain_ids(prompt),
-        "positions": plain_positions(positions),
-        "temperatures": [float(t) for t in temperatures],
+        "prompt": prompt,
+        "positions": positions,
+        "temperatures": temperatures,
+        "temperature": temperature,
         "top_n": top_n,
         "values": values,
-        "token_ids": [int(i) for i in token_ids],
+        "token_ids": token_ids,
         "stats": stats,
         "dtype": dtype,
         "add_bos": add_bos,
         "special": special,
     }
-    return {key: value for key, value in body.items() if value is not None}
+    return {key: plain(value) for key, value in body.items() if value is not None or key == "prompt"}
 
 
 def tokenize_body(text: str, add_bos: bool | None, special: bool) -> Json:

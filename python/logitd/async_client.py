@@ -39,6 +39,7 @@ from logitd._requests import (
     distribution_body,
     get,
     is_many,
+    plain,
     post,
     tokenize_body,
 )
@@ -83,7 +84,8 @@ class AsyncClient:
         prompt: Prompts,
         *,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         top_n: int | Literal["full"] = 20,
         values: Values = "logprob",
         token_ids: Sequence[int] = (),
@@ -95,19 +97,20 @@ class AsyncClient:
     ) -> Distribution | list[Distribution]:
         """As ``Client.distribution``."""
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n=top_n, values=values, token_ids=token_ids,
-            stats=stats, add_bos=add_bos, special=special, dtype=dtype,
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n=top_n, values=values,
+            token_ids=token_ids, stats=stats, add_bos=add_bos, special=special, dtype=dtype,
         )  # fmt: skip
         request = post("/distribution", {**body, "format": "safetensors"}, SAFETENSORS)
-        results = await self._run(distribution_steps(request, values, list(token_ids)), progress)
-        return results if is_many(prompt) else results[0]
+        results = await self._run(distribution_steps(request, values, body["token_ids"]), progress)
+        return results if is_many(body["prompt"]) else results[0]
 
     def stream(
         self,
         prompt: Prompts,
         *,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         top_n: int = 20,
         values: Values = "logprob",
         token_ids: Sequence[int] = (),
@@ -118,8 +121,8 @@ class AsyncClient:
     ) -> AsyncIterator[Position]:
         """As ``Client.stream``, for ``async for``."""
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n=top_n, values=values, token_ids=token_ids,
-            stats=stats, add_bos=add_bos, special=special, dtype="float32",
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n=top_n, values=values,
+            token_ids=token_ids, stats=stats, add_bos=add_bos, special=special, dtype="float32",
         )  # fmt: skip
         return self._read(post("/distribution", {**body, "format": "ndjson"}, NDJSON), LineReader(), progress)
 
@@ -129,7 +132,8 @@ class AsyncClient:
         *,
         rows: int = 16,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         values: Values = "logprob",
         add_bos: bool | None = None,
         special: bool | None = None,
@@ -138,8 +142,8 @@ class AsyncClient:
     ) -> AsyncIterator[FullRows]:
         """As ``Client.iter_full``, for ``async for``."""
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n="full", values=values, token_ids=(),
-            stats=False, add_bos=add_bos, special=special, dtype=dtype,
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n="full",
+            values=values, token_ids=(), stats=False, add_bos=add_bos, special=special, dtype=dtype,
         )  # fmt: skip
         request = post("/distribution", {**body, "format": "safetensors"}, SAFETENSORS)
         return self._read(request, FullReader(positions, rows), progress)
@@ -150,7 +154,7 @@ class AsyncClient:
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """As ``Client.detokenize``."""
-        text: str = json.loads(await self._send(post("/detokenize", {"ids": [int(i) for i in ids]})))["text"]
+        text: str = json.loads(await self._send(post("/detokenize", {"ids": plain(ids)})))["text"]
         return text
 
     async def vocab(self) -> Vocab:

@@ -46,11 +46,12 @@ from logitd._requests import (
     is_loopback,
     is_many,
     parse_retry_after,
+    plain,
     post,
     tokenize_body,
 )
 from logitd.distribution import Distribution, Token
-from logitd.errors import ConnectionFailed, api_error
+from logitd.errors import ConnectionFailed, LogitdError, api_error
 from logitd.vocab import Vocab
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ URL = "http://127.0.0.1:8080"
 
 def connection_options(url: str, api_key: str | None, timeout: float | httpx.Timeout) -> dict[str, Any]:
     """What both of httpx's clients are made with."""
+    try:
+        is_url = httpx.URL(url).scheme in ("http", "https") and httpx.URL(url).host != ""
+    except httpx.InvalidURL:
+        is_url = False
+    if not is_url:
+        raise LogitdError(f"{url!r} is not the URL of a server; it must look like {URL}")
     headers = {"User-Agent": "logitd-python"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
@@ -149,7 +156,8 @@ class Client:
         prompt: Prompts,
         *,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         top_n: int | Literal["full"] = 20,
         values: Values = "logprob",
         token_ids: Sequence[int] = (),
@@ -164,7 +172,8 @@ class Client:
         Args:
             prompt: a text or token ids; or several, for a list of distributions.
             positions: ``"all"``, ``"last"``, a list (negative: from the end), a slice or a range.
-            temperatures: up to 32, each from 0.001 to 1000; one pass computes all.
+            temperatures: up to 32, each from 0.001 to 1000; one pass computes all. Default: 1.
+            temperature: or one.
             top_n: entries at each position, most likely first, up to 1024; or ``"full"``, the vocabulary in id order.
             values: what entries hold; logits are before temperature.
             token_ids: ids whose values are wanted at every position.
@@ -176,19 +185,20 @@ class Client:
                 end, so that ``stream`` is the way to watch it.
         """
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n=top_n, values=values, token_ids=token_ids,
-            stats=stats, add_bos=add_bos, special=special, dtype=dtype,
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n=top_n, values=values,
+            token_ids=token_ids, stats=stats, add_bos=add_bos, special=special, dtype=dtype,
         )  # fmt: skip
         request = post("/distribution", {**body, "format": "safetensors"}, SAFETENSORS)
-        results = self._run(distribution_steps(request, values, list(token_ids)), progress)
-        return results if is_many(prompt) else results[0]
+        results = self._run(distribution_steps(request, values, body["token_ids"]), progress)
+        return results if is_many(body["prompt"]) else results[0]
 
     def stream(
         self,
         prompt: Prompts,
         *,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         top_n: int = 20,
         values: Values = "logprob",
         token_ids: Sequence[int] = (),
@@ -202,8 +212,8 @@ class Client:
         ``progress`` shows a bar over the positions. Leaving the loop early ends the request.
         """
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n=top_n, values=values, token_ids=token_ids,
-            stats=stats, add_bos=add_bos, special=special, dtype="float32",
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n=top_n, values=values,
+            token_ids=token_ids, stats=stats, add_bos=add_bos, special=special, dtype="float32",
         )  # fmt: skip
         return self._read(post("/distribution", {**body, "format": "ndjson"}, NDJSON), LineReader(), progress)
 
@@ -213,7 +223,8 @@ class Client:
         *,
         rows: int = 16,
         positions: Positions = "all",
-        temperatures: Sequence[float] = (1.0,),
+        temperatures: Sequence[float] | None = None,
+        temperature: float | None = None,
         values: Values = "logprob",
         add_bos: bool | None = None,
         special: bool | None = None,
@@ -226,8 +237,8 @@ class Client:
         ``rows`` × temperatures × vocabulary values.
         """
         body = distribution_body(
-            prompt, positions=positions, temperatures=temperatures, top_n="full", values=values, token_ids=(),
-            stats=False, add_bos=add_bos, special=special, dtype=dtype,
+            prompt, positions=positions, temperatures=temperatures, temperature=temperature, top_n="full",
+            values=values, token_ids=(), stats=False, add_bos=add_bos, special=special, dtype=dtype,
         )  # fmt: skip
         request = post("/distribution", {**body, "format": "safetensors"}, SAFETENSORS)
         return self._read(request, FullReader(positions, rows), progress)
@@ -238,7 +249,7 @@ class Client:
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Token ids as text, U+FFFD where bytes are no UTF-8."""
-        text: str = json.loads(self._send(post("/detokenize", {"ids": [int(i) for i in ids]})))["text"]
+        text: str = json.loads(self._send(post("/detokenize", {"ids": plain(ids)})))["text"]
         return text
 
     def vocab(self) -> Vocab:
