@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from logitd import __main__ as terminal
 from logitd import _widget
-from logitd._heat import heat, visible
+from logitd._heat import heat, visible, visible_lines
 from logitd._html import MOST_OPAQUE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,13 +84,27 @@ def test_html(dist):
         token = dist.tokens[i]
         wanted = 0 if i == 0 else MOST_OPAQUE * shown.levels[i]
         assert opacity == pytest.approx(wanted, abs=6e-4)
-        assert drawn == visible(token.text) + ("\n" if token.text.endswith("\n") else "")
+        assert drawn == visible(token.text).replace("⏎", "⏎\n")
         if i:
             best = dist.top(i - 1, n=1)[0]
             assert f"surprisal {dist.surprisal[i - 1, 1]:.2f} nats" in tip and f"{100 * best.prob:5.1f} %" in tip
     assert parsed.spans[0][1].endswith("first token")
     assert "⏎" in "".join(span[2] for span in parsed.spans) and "�" in "".join(span[2] for span in parsed.spans)
     assert "T = 1 " in text and "T = 0.5 " in dist.html("entropy", temperature=0.5)
+
+
+def test_lines_of_code_are_lines(client):
+    """Also where a token is a line break and the spaces of an indentation."""
+    dist = client.distribution("if x:\n    if y:\n\n        return z\n")
+    assert any(token.text.startswith("\n ") for token in dist.tokens)
+    shown = heat(dist)
+    for line in (terminal.heat_line(dist, shown, "256"), terminal.heat_line(dist, shown, "none"),
+                 "".join(span[2] for span in Spans(dist._repr_html_()).spans)):  # fmt: skip
+        bare = re.sub(r"\x1b\[[\d;]*m|\[\d+\.\d+\]|[·⏎ ]", "", line)
+        assert bare.rstrip("\n") == "ifx:\nify:\n\nreturnz"
+    assert re.search(r":\[\S+⏎\n·+\[", terminal.heat_line(dist, shown, "none"))  # a value stands behind the whole token
+    assert [state["lines"] for state in _widget.tokens_state(dist)] == [visible_lines(token.text) for token in dist.tokens]
+    assert visible_lines("\n   ") == ["⏎", "···"] and visible_lines("a\n") == ["a⏎", ""] and visible_lines("") == ["[0 bytes]"]
 
 
 def test_html_of_less(client):

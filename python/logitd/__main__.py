@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TextIO
 
-from logitd._heat import NAMES, UNITS, Heat, heat, number, visible
+from logitd._heat import NAMES, UNITS, Heat, heat, number, visible_lines
 from logitd.client import URL, Client
 from logitd.distribution import Distribution
 from logitd.errors import LogitdError
@@ -58,14 +58,13 @@ def heat_line(dist: Distribution, shown: Heat, depth: Depth) -> str:
     """The text; without colour, each token with its value behind it."""
     out = []
     for i, token in enumerate(dist.tokens):
-        text = visible(token.text, len(token.bytes))
-        if depth == "none":
-            value = float(shown.values[i])
-            out.append(text if math.isnan(value) else f"{text}[{number(shown.by, value)}]")
-        else:
-            out.append(paint(text, shown.levels[i], depth))
-        if token.text.endswith("\n"):
-            out.append("\n")
+        lines = visible_lines(token.text, len(token.bytes))
+        ends = not lines[-1]
+        out.append("\n".join(paint(line, shown.levels[i], depth) for line in lines[: len(lines) - ends]))
+        value = float(shown.values[i])
+        if depth == "none" and not math.isnan(value):
+            out.append(f"[{number(shown.by, value)}]")
+        out.append("\n" * ends)
     return "".join(out).rstrip("\n")
 
 

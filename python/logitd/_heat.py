@@ -71,3 +71,13 @@ def visible(text: str, n_bytes: int | None = None) -> str:
     if text.isspace():
         shown = shown.replace(" ", "·")
     return shown if shown else f"[{n_bytes or 0} bytes]"
+
+
+def visible_lines(text: str, n_bytes: int | None = None) -> list[str]:
+    """The same, cut behind each line break; the last piece is empty if the token ends with one."""
+    shown, lines = visible(text, n_bytes), [""]
+    for i, sign in enumerate(shown):
+        lines[-1] += sign
+        if text[i : i + 1] == "\n":
+            lines.append("")
+    return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 
-from logitd._heat import NAMES, UNITS, Heat, heat, number, visible
+from logitd._heat import NAMES, UNITS, Heat, heat, number, visible, visible_lines
 from logitd.distribution import By, Distribution, NotAsked
 
 HUE = "221,106,18"
@@ -32,9 +32,8 @@ def alpha(level: float) -> float:
 
 def token_html(text: str, n_bytes: int) -> str:
     """A token with its white space visible; line breaks also break."""
-    shown = visible(text, n_bytes)
-    out = "".join(f"<i>{html.escape(c)}</i>" if c in "⏎→␍␀␛·" and c not in text else html.escape(c) for c in shown)
-    return out + "\n" if text.endswith("\n") else out
+    shown = "\n".join(visible_lines(text, n_bytes))
+    return "".join(f"<i>{html.escape(c)}</i>" if c in "⏎→␍␀␛·" and c not in text else html.escape(c) for c in shown)
 
 
 def tooltip(dist: Distribution, shown: Heat, i: int, temperature: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from logitd._heat import heat, visible
+from logitd._heat import heat, visible, visible_lines
 from logitd._html import HUE, alpha
 from logitd.distribution import By, Distribution, FloatArray
 from logitd.errors import LogitdError
@@ -24,7 +24,7 @@ N_TOP = 15
 
 
 def tokens_state(dist: Distribution, by: By = "surprisal", temperature: float | None = None) -> list[dict[str, Any]]:
-    """For each token: its text as shown, its colour, what was believed before it, and whether its line ends."""
+    """For each token: its text as shown, its colour, what was believed before it, and the lines it is shown on."""
     shown = heat(dist, by, temperature)
     asked = set(dist.positions.tolist())
     return [
@@ -32,7 +32,7 @@ def tokens_state(dist: Distribution, by: By = "surprisal", temperature: float | 
             "text": visible(token.text, len(token.bytes)),
             "colour": f"rgba({HUE},{alpha(shown.levels[i]):.3f})",
             "value": shown.describe(i),
-            "breaks": token.text.endswith("\n"),
+            "lines": visible_lines(token.text, len(token.bytes)),
             "asked": i in asked,
         }
         for i, token in enumerate(dist.tokens)

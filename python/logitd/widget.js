@@ -100,8 +100,8 @@ export function render({ model, el }) {
   };
   const draw_tokens = () => {
     text.replaceChildren(
-      ...model.get("tokens").flatMap((token, i) => {
-        const made = element("span", "token", token.text);
+      ...model.get("tokens").map((token, i) => {
+        const made = element("span", "token", token.lines.join("\n"));
         made.style.background = token.colour;
         made.title = token.value;
         made.tabIndex = 0;
@@ -112,7 +112,7 @@ export function render({ model, el }) {
           pinned = !pinned;
           choose(i - 1);
         });
-        return token.breaks ? [made, document.createElement("br")] : [made];
+        return made;
       }),
     );
   };
