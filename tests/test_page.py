@@ -587,6 +587,18 @@ def test_key(browser, start_server, tmp_path):
     explorer.close()
 
 
+def test_forced_colours_keep_the_data_s(browser, server):
+    explorer = Explorer(browser, server.url, forced_colors="active").open(a=TEXT, at="a5")
+    explorer.page.wait_for_selector("#bars")
+    read = "element => getComputedStyle(element).backgroundColor"
+    cells = explorer.page.locator("#tokens-a [data-cell]").evaluate_all(f"cells => cells.map({read})")
+    assert len(set(cells)) > 5
+    assert explorer.page.locator("#bars .fill").first.evaluate(read) != explorer.page.locator("body").evaluate(read)
+    chosen, other = (explorer.page.locator(f"input[value={value}] + span").evaluate(read) for value in ("surprisal", "rank"))
+    assert chosen != other
+    explorer.close()
+
+
 # ------------------------------------------------------------------------------------------------------ the API page
 
 

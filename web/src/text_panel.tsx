@@ -200,7 +200,7 @@ export function TextPanel({ onEnter }: { onEnter: () => void }) {
       </div>
       <div class="under">
         <div class="hint">
-          {changed && <p class="changed">The text above was changed since; Analyse computes it.</p>}
+          {changed && <p class="changed">The text has changed since; Analyse computes the new one.</p>}
           <SummaryLine side="a" name={two ? 'A: ' : ''} />
           {two && <SummaryLine side="b" name="B: " />}
           Each token is coloured by the distribution that the model had before it. Arrow keys walk, Enter goes to the
