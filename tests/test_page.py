@@ -131,6 +131,9 @@ def test_temperature_slider_computes_in_the_page(explorer, server):
         assert explorer.value("surprisal-a") == pytest.approx(-position["next"]["logprob"][i], abs=tolerance)
         for (token, logprob), entry in zip(explorer.bars(), position["top"], strict=True):
             assert token == entry["id"] and logprob == pytest.approx(entry["logprob"][i], abs=tolerance)
+        heights = explorer.page.locator("#bars li").evaluate_all("rows => rows.map(row => row.getBoundingClientRect().height)")
+        clipped = explorer.page.locator("#bars data").evaluate_all("numbers => numbers.filter(number => number.scrollWidth > number.clientWidth + 1).length")
+        assert max(heights) < 24 and clipped == 0, "a number at T = 0.01 has a hundred zeros, and one line"
     assert len(explorer.requests) == n_requests
     explorer.wait("location.hash.includes('T=3')")
 
