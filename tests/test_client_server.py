@@ -95,6 +95,9 @@ def test_finding(tmp_path, monkeypatch):
     monkeypatch.setattr("logitd.server.__file__", str(tmp_path / "site" / "logitd" / "server.py"))
     assert find_binary() == program
     monkeypatch.setenv("PATH", "")
+    with pytest.raises(logitd.LogitdError, match=r"no logitd in PATH, and this package is not in its repository.* pip install -e ./python"):
+        find_binary()
+    (tmp_path / "dev").touch()
     with pytest.raises(logitd.LogitdError, match=r"no logitd in PATH, nor .*/build/logitd; run ./dev build"):
         find_binary()
 

@@ -1,5 +1,6 @@
 """The notebooks and the guide on the real model: they run, show figures and sentences, and are committed as they should be."""
 
+import itertools
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ PYTHON = Path(__file__).resolve().parent.parent / "python"
 sys.path[:0] = [str(PYTHON / "notebooks"), str(PYTHON / "guide")]
 
 import build as guide  # noqa: E402  (after the path)
+import logitd  # noqa: E402
 import run as notebooks  # noqa: E402
 
 SEEN = {  # figures, and a sentence with numbers that each must come to
@@ -48,6 +50,32 @@ def test_runs_and_says_what_it_saw(name, model_path, tmp_path):
     notebooks.render(executed, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert len(re.findall(r'<img [^>]*src="data:image/png;base64,', page)) == n_figures
+
+
+def code_of(path):
+    """All Python of a document, as somebody would paste it, and the outputs that it shows."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    shown = [following for (kind, _), (_, following) in itertools.pairwise(blocks) if kind == "python"]
+    return "".join(block for kind, block in blocks if kind == "python"), shown
+
+
+@pytest.mark.usefixtures("logitd")
+@pytest.mark.parametrize("name", ["../README.md", "README.md", "guide/from-logits-to-insight.md"])
+def test_the_code_of_documents_runs_as_it_stands(name, model_path, capsys):
+    model_path("smollm2")
+    code, shown = code_of(PYTHON / name)
+    known = {}
+    exec(code, known)
+    said = capsys.readouterr().out
+    if name == "../README.md":
+        assert said.splitlines()[:2] == shown[0].splitlines()[:2]
+        assert numbers(said)[0] == pytest.approx(numbers(shown[0])[0], abs=1e-5)
+    if "kl_divergence" in code:
+        nats = float(logitd.kl_divergence(known["p"], known["q"]))
+        assert f"KL(claim ‖ nothing) is {nats:.2f} nats" in (PYTHON / name).read_text(encoding="utf-8")
+    if "server" in known:
+        known["client"].close()
+        known["server"].close()
 
 
 def numbers(text):

@@ -32,12 +32,18 @@ def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
         if Path(binary).is_file():
             return Path(binary)
         raise LogitdError(f"there is no file {binary}")
-    built = Path(__file__).resolve().parents[2] / "build" / "logitd"
+    root = Path(__file__).resolve().parents[2]
+    built = root / "build" / "logitd"
     if built.is_file():
         return built
     found = shutil.which("logitd")
-    if found is None:
+    if found is None and (root / "dev").is_file():
         raise LogitdError(f"no logitd in PATH, nor {built}; run ./dev build, or name it: Server(model, binary=…)")
+    if found is None:
+        raise LogitdError(
+            "no logitd in PATH, and this package is not in its repository, whose build/logitd it would take: install it"
+            " there with pip install -e ./python, or name the file: Server(model, binary=…)"
+        )
     return Path(found)
 
 
