@@ -41,7 +41,7 @@ def sweep(explorer):
 def main():
     model = subprocess.run([ROOT / "dev", "model", "smollm2"], capture_output=True, text=True, check=True).stdout.strip()
     with Server(ROOT / "build" / "logitd", model) as server, chromium() as browser:
-        shoot(browser, server.url, "page.png", "light", 860, {"a": FACTS, "at": "a20", "T": 1}, sweep)
+        shoot(browser, server.url, "page.png", "light", 872, {"a": FACTS, "at": "a20", "T": 1}, sweep)
         shoot(browser, server.url, "compare.png", "dark", 740, {"a": FIRST, "b": SECOND, "at": "b39", "top": 10},
               lambda explorer: explorer.page.wait_for_selector("data[data-name='kl-ab']"))  # fmt: skip
 
