@@ -16,8 +16,8 @@ interface Scaled {
   stats: Stats
 }
 
-/** One row of logits, [n_vocab], in id order. The last temperature's exponentials are kept: whatever is asked at it costs one
- * pass over the vocabulary in all. */
+/** One row of logits, [n_vocab], in id order. The exponentials of the last temperature are kept: all that is asked at it
+ * costs one pass over the vocabulary. */
 export class Distribution {
   readonly logits: Float32Array
   readonly max: number
