@@ -460,6 +460,23 @@ def test_nothing_jumps_when_the_same_tokens_are_computed_again(explorer, server)
     assert page.locator("#tokens-a [data-cell]").count() == 3 and page.locator(".changed").count() == 0
 
 
+def test_a_narrow_page_keeps_the_distribution_in_sight(browser, server):
+    """On a phone, or at 200 %, it is below the text: a token of a long text and its distribution are seen together."""
+    explorer = Explorer(browser, server.url, viewport={"width": 700, "height": 450}).open(a=long_text(server, 600))
+    page = explorer.page
+    explorer.cell(250).click()
+    explorer.page.keyboard.press("ArrowRight")
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", "End", "ArrowUp", "Home"):
+        page.keyboard.press(key)
+        page.wait_for_selector("#tokens-a .ring.chosen")
+        explorer.wait("document.querySelector('#tokens-a .ring.chosen').dataset.of === document.activeElement.id")
+        cell, panel = (page.locator(selector).bounding_box() for selector in ("[role=option]:focus", ".details"))
+        assert cell["y"] >= 0 and cell["y"] + cell["height"] <= panel["y"] + 1, key
+        assert panel["y"] + 60 < 450, key
+    assert page.evaluate("document.documentElement.scrollWidth") == 700
+    explorer.close()
+
+
 def test_a_pin_removed_from_a_changed_text(explorer, server):
     """What was computed belongs to the text it was computed of."""
     explorer.open(a=TEXT, pins="7042")
