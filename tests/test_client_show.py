@@ -199,14 +199,29 @@ def test_python_m_logitd(server, client, tmp_path, capsys, monkeypatch):
         (["--file", "/nonexistent"], "No such file"),
         (["x", "--temperature", "0"], "temperatures[0] is 0"),
         (["x", "--model", "/nonexistent.gguf"], "there is no model /nonexistent.gguf"),
+        (["--file", sys.executable], f"{sys.executable} is no text in UTF-8"),
         ([], "there is no text"),
     ],
 )
 def test_python_m_logitd_fails_with_a_sentence(server, args, sentence, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    code, out, err = run(capsys, "--url", server.url, *args)
+    code, out, err = run(capsys, *([] if "--model" in args else ["--url", server.url]), *args)
     assert code == 1 and out == "" and len(err.splitlines()) == 1
     assert err.startswith("logitd: ") and sentence in err
+
+
+def test_python_m_logitd_takes_one_text_from_one_server_and_ctrl_c(capsys, monkeypatch):
+    for args, sentence in ((["x", "--file", "y"], "not allowed with argument"), (["x", "--url", "u", "--model", "m"], "--model: not allowed")):
+        with pytest.raises(SystemExit):
+            run(capsys, *args)
+        assert sentence in capsys.readouterr().err
+
+    class Interrupted(io.StringIO):
+        def read(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    assert run(capsys) == (130, "", "")
 
 
 # --------------------------------------------------------------------------------------------------------------- widget

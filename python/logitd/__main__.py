@@ -83,15 +83,28 @@ def legend(dist: Distribution, shown: Heat, depth: Depth) -> str:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m logitd", description="Prints a text coloured by what a model believed.")
-    p.add_argument("text", nargs="?", help="the text; default: --file, or what comes on stdin")
-    p.add_argument("--file", type=Path, metavar="F", help="a text file")
+    source = p.add_mutually_exclusive_group()
+    source.add_argument("text", nargs="?", help="the text; default: --file, or what comes on stdin")
+    source.add_argument("--file", type=Path, metavar="F", help="a text file, in UTF-8")
     p.add_argument("--by", choices=list(NAMES), default="surprisal", help="what colours a token (default surprisal)")
     p.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default 1")
-    p.add_argument("--url", default=URL, help=f"the server (default {URL})")
-    p.add_argument("--model", metavar="M", help="start a private server on a GGUF file, or on smollm2 or gemma3")
+    server = p.add_mutually_exclusive_group()
+    server.add_argument("--url", default=URL, help=f"the server (default {URL})")
+    server.add_argument("--model", metavar="M", help="start a private server on a GGUF file, or on smollm2 or gemma3")
     p.add_argument("--api-key-file", type=Path, metavar="F", help="a file that holds the server's key")
     p.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="default auto: in a terminal")
     return p.parse_args(argv)
+
+
+def text_of(args: argparse.Namespace) -> str:
+    """The text that was given."""
+    try:
+        text: str = args.text or (args.file.read_text(encoding="utf-8") if args.file else sys.stdin.read())
+    except UnicodeError as error:
+        raise LogitdError(f"{args.file or 'what comes on stdin'} is no text in UTF-8: {error}") from error
+    if not text:
+        raise LogitdError("there is no text: give one as an argument, by --file or on stdin")
+    return text
 
 
 @contextlib.contextmanager
@@ -104,17 +117,17 @@ def connect(args: argparse.Namespace) -> Iterator[Client]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0, or 1 with a sentence on stderr."""
+    """Exit code: 0; 1 with a sentence on stderr; 130 after Ctrl-C."""
     args = arguments(argv)
     try:
-        text = args.text or (args.file.read_text(encoding="utf-8") if args.file else sys.stdin.read())
-        if not text:
-            raise LogitdError("there is no text: give one as an argument, by --file or on stdin")
+        text = text_of(args)
         with connect(args) as client:
             dist = client.distribution(text, temperatures=[args.temperature], top_n=1)
-    except (LogitdError, OSError, UnicodeError) as error:
+    except (LogitdError, OSError) as error:
         print(f"logitd: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     shown, depth = heat(dist, args.by), colour_depth(args.color, sys.stdout, os.environ)
     print(heat_line(dist, shown, depth), legend(dist, shown, depth), sep="\n")
     return 0
