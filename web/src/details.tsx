@@ -283,7 +283,7 @@ function WhereFrom({ chosen: { whole, cell } }: { chosen: Chosen }) {
           </button>
         </>
       ) : (
-        `At T = 1. The server computes the whole distribution after ${cell === 1 ? 'the first token' : `these ${formatCount(cell)} tokens`} …`
+        `At T = 1. The server computes all logits after ${cell === 1 ? 'the first token' : `${formatCount(cell)} tokens`} …`
       )}
     </p>
   )
