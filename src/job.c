@@ -193,8 +193,8 @@ static inline double logprob_of(float logit, double max, double inv_temperature,
 }
 
 /// What `values` names, of n logits of a row at one temperature.
-static void write_values(logitd_values values, const float *logits, size_t n, double max, double inv_temperature,
-                         double log_sum, float *out) {
+static void write_values(logitd_values values, const float *restrict logits, size_t n, double max,
+                         double inv_temperature, double log_sum, float *restrict out) {
     switch (values) {
     case LOGITD_LOGIT:
         memcpy(out, logits, n * sizeof *out);
@@ -204,8 +204,8 @@ static void write_values(logitd_values values, const float *logits, size_t n, do
         break;
     case LOGITD_LOGPROB:
         for (size_t i = 0; i < n; i++) {
-            const double logprob = logprob_of(logits[i], max, inv_temperature, log_sum);
-            out[i] = (float)MIN(logprob, 0.0);
+            const float logprob = (float)logprob_of(logits[i], max, inv_temperature, log_sum);
+            out[i] = logprob < 0.0f ? logprob : 0.0f; // in float: the compiler makes vectors of it
         }
         break;
     }
