@@ -56,16 +56,17 @@ static logitd_status read_keys(const char *path, key *keys, int *n, logitd_error
     *n = 0;
     for (int i = 1; !status && fgets(line, sizeof line, file); i++) {
         bool skip = false, whole = strchr(line, '\n') || feof(file);
-        if (*n == KEYS_MAX) {
-            status = error_set(err, LOGITD_EINVAL, "the file of keys %s holds more than %d keys", path, KEYS_MAX);
-        } else if (!whole || !read_line(line, &keys[*n], &skip)) {
+        key next;
+        if (!whole || !read_line(line, &next, &skip)) {
             status =
                 error_set(err, LOGITD_EINVAL,
                           "line %d of %s is not \"name key\": a name of at most %d letters, digits, dots, dashes and "
                           "underscores, and a key of %d to %d printable characters",
                           i, path, KEY_NAME_MAX, KEY_LEN_MIN, KEY_LEN_MAX);
+        } else if (!skip && *n == KEYS_MAX) {
+            status = error_set(err, LOGITD_EINVAL, "the file of keys %s holds more than %d keys", path, KEYS_MAX);
         } else if (!skip) {
-            ++*n;
+            keys[(*n)++] = next;
         }
     }
     explicit_bzero(line, sizeof line);

@@ -180,7 +180,7 @@ def test_slips_get_the_server_s_sentence(server, prompt, options, param, words):
 
 @pytest.mark.parametrize(
     ("prompt", "options", "words"),
-    [(b"bytes", {}, r"decode them"), ("a\ud800", {}, "surrogates not allowed"), ("a", {"temperatures": [float("nan")]}, "not JSON compliant"),
+    [(b"bytes", {}, r"decode them"), (memoryview(b"bytes"), {}, r"decode them"), ("a\ud800", {}, "surrogates not allowed"), ("a", {"temperatures": [float("nan")]}, "not JSON compliant"),
      (object(), {}, "not JSON serializable")],
 )  # fmt: skip
 def test_what_is_no_json_is_not_sent(prompt, options, words):

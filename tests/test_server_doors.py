@@ -159,6 +159,13 @@ def test_a_wrong_file_of_keys(logitd, tiny, tmp_path, text, words):
     assert done.returncode == 1 and words in done.stderr and ALICE not in done.stderr
 
 
+def test_as_many_keys_as_are_held(start_server, tiny, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"alice {ALICE}\n" * 10000 + "# the end\n\n")
+    server = start_server(tiny, "--api-keys", path)
+    assert server.get("/model", {"Authorization": f"Bearer {ALICE}"}).status == 200
+
+
 def test_a_key_is_a_client(start_server, tiny, keys_file):
     """Limits of one client are by key, not by address, where there are keys."""
     server = start_server(tiny, "--api-keys", keys_file, "--batch-tokens", 1, "--max-jobs-per-client", 1)

@@ -80,14 +80,14 @@ def plain(value: Any) -> Any:
 
     What is wrong in it is left to the server, which says so in a sentence; but bytes are not read as token ids.
     """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise LogitdError("bytes are neither a text nor token ids; decode them, as by .decode()")
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, slice):
         return plain({"start": value.start, "stop": value.stop, "step": value.step})
     if isinstance(value, Mapping):
         return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        raise LogitdError("bytes are neither a text nor token ids; decode them, as by .decode()")
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [plain(one) for one in value]
     return value

@@ -66,7 +66,10 @@ export const isChanged = ({ analyses, special, ...state }: State): boolean =>
   SIDES.some((side) => {
     const [source, request] = [state[side], analyses[side]?.request]
     if (!source || !request) return false
-    return request.prompt !== (source.ids ?? source.text) || (!source.ids && (request.special ?? false) !== special)
+    const shown = JSON.stringify(request.prompt)
+    return (
+      shown !== JSON.stringify(source.ids ?? source.text) || (!source.ids && (request.special ?? false) !== special)
+    )
   })
 
 let aborter: AbortController | null = null
@@ -92,7 +95,7 @@ async function analyse(side: Side, request: DistributionRequest, signal: AbortSi
   }
   const take = (change: Partial<Analysis>) => {
     if (signal.aborted) return
-    fresh = { ...fresh, ...change }
+    fresh = { ...fresh, ...change, request: withPins(fresh.request) } // without pins removed meanwhile
     if (fresh.tokens.length > 0) store.set({ analyses: { ...store.get().analyses, [side]: fresh } })
   }
   const takeTokens = (tokens: Token[]) => {
