@@ -172,9 +172,10 @@ static void place_below(const json_node *node, const json_node *child, int i, lo
     char below[sizeof err->param];
     memcpy(below, err->param, sizeof below);
     if (cJSON_IsObject(node)) {
-        snprintf(err->param, sizeof err->param, "%.40s%s%s", child->string, *below && *below != '[' ? "." : "", below);
+        snprintf(err->param, sizeof err->param, "%.40s%s%.22s", child->string, *below && *below != '[' ? "." : "",
+                 below);
     } else {
-        snprintf(err->param, sizeof err->param, "[%d]%s%s", i, *below && *below != '[' ? "." : "", below);
+        snprintf(err->param, sizeof err->param, "[%d]%s%.48s", i, *below && *below != '[' ? "." : "", below);
     }
 }
 
