@@ -306,5 +306,5 @@ logitd_status cuda_shape_pass(cuda_shape_model *m, logitd_error *err) {
     backend *b = &m->cuda->base;
     const backend_buffer *x = run_layer(m, m->n_tokens, m->n_past);
     const backend_buffer *hidden = forward_final_norm(m->forward, x, m->rows, m->n_tokens);
-    return b->ops->project_stats(b, hidden, m->m.output, NULL, 0.0f, m->n_tokens, m->results, NULL, err);
+    return b->ops->project_stats(b, hidden, m->m.output, NULL, 0.0f, m->n_tokens, m->results, err);
 }

@@ -233,12 +233,11 @@ static void gather(backend *b, const backend_buffer *x, const int32_t *rows, int
 
 static logitd_status project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                    const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                   float *logits, logitd_error *err) {
+                                   logitd_error *err) {
     profile *p = profile_of(b);
     const thing *t = look_up(p, output);
     const double start = timing_now_ms();
-    const logitd_status status =
-        p->inner->project_stats(b, hidden, output, output_bias, softcap, n_rows, rows, logits, err);
+    const logitd_status status = p->inner->project_stats(b, hidden, output, output_bias, softcap, n_rows, rows, err);
     add_call(p, "project_stats", NULL, start, 2.0 * n_rows * t->n_out * t->n_in,
              t->bytes + row_bytes(p, hidden, n_rows));
     return status;

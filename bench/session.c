@@ -97,7 +97,7 @@ logitd_status session_project(session *s, const backend_buffer *hidden, int n, i
         s->rows[i].top_n = MIN(top_n, m->hp.n_vocab);
     }
     const backend_ops *op = s->backend->ops;
-    return op->project_stats(s->backend, hidden, m->output, m->output_b, m->hp.logit_softcap, n, s->rows, NULL, err);
+    return op->project_stats(s->backend, hidden, m->output, m->output_b, m->hp.logit_softcap, n, s->rows, err);
 }
 
 // --------------------------------------------------------------------------------------------------------- counting

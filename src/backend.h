@@ -73,6 +73,7 @@ typedef struct project_row {
     int top_n;                  // N <= n_vocab
     int n_listed;               // K
     const int32_t *listed_ids;  // [K]
+    float *logits;              // [n_vocab] host memory for all of its logits, or NULL
     // given
     double *sum_e, *sum_xe, *sum_xxe; // [T] sums over the vocabulary of exp x, x exp x, x^2 exp x
     float max;                        // largest logit
@@ -144,13 +145,13 @@ typedef struct backend_ops {
     /// there is less; *err has the numbers. NULL: they need next to nothing.
     logitd_status (*reserve)(backend *b, const backend_weight *output, const project_limits *most, logitd_error *err);
     /// Final projection and statistics in one pass over the output matrix; softcap > 0: logit = c * tanh(logit / c).
-    /// logits: NULL, or where the logits go as well, row-major [n_rows, n_vocab] in host memory; always NULL for a
-    /// backend that has project_logits. Waits for its results. Errors: ENOMEM, EBACKEND.
+    /// A backend that has project_logits is never asked for a row's logits. Waits for its results. Errors: ENOMEM,
+    /// EBACKEND.
     logitd_status (*project_stats)(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                    const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                   float *logits, logitd_error *err);
-    /// The same logits, bit for bit, without statistics. Waits. NULL: project_stats gives both for hardly more than
-    /// one, however few the rows.
+                                   logitd_error *err);
+    /// The same logits, bit for bit, without statistics, row-major [n_rows, n_vocab] in host memory. Waits. NULL:
+    /// project_stats gives both for hardly more than one, however few the rows.
     logitd_status (*project_logits)(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                     const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                     logitd_error *err);

@@ -196,7 +196,9 @@ static enc_step full_row(void *arg, int iprompt, int irow, const float **logits,
         }
         f->first = irow;
         f->n = MIN((int)most, logitd_job_rows_ready(f->job, iprompt) - irow);
-        if (logitd_project_rows(f->engine, f->job, iprompt, irow, f->n, f->rows, err)) return ENC_FAILED;
+        float *places[LIMIT_FULL_ROWS];
+        for (int i = 0; i < f->n; i++) places[i] = f->rows + (size_t)i * f->n_vocab;
+        if (logitd_project_rows(f->engine, f->job, iprompt, irow, f->n, places, err)) return ENC_FAILED;
     }
     *logits = f->rows + (size_t)(irow - f->first) * f->n_vocab;
     return ENC_MORE;

@@ -356,7 +356,7 @@ static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logit
     if (n_rows > 0) hidden = forward_final_norm(e->forward, x, e->rows, n_rows);
     if (n_project > 0) {
         const logitd_status status = op->project_stats(e->backend, hidden, e->model->output, e->model->output_b,
-                                                       e->model->hp.logit_softcap, n_project, e->project, NULL, err);
+                                                       e->model->hp.logit_softcap, n_project, e->project, err);
         if (status) return status;
     }
     const logitd_status status = op->finish(e->backend, err);
@@ -436,31 +436,41 @@ bool engine_defers(const logitd_engine *e) {
 
 /// Statistics and logits of rows irow … irow+n-1 of a deferred job, whose hidden states are restored.
 static logitd_status project_deferred(logitd_engine *e, logitd_job *job, prompt_state *p, int irow, int n,
-                                      const backend_buffer *hidden, float *out, logitd_error *err) {
+                                      const backend_buffer *hidden, float *const *out, logitd_error *err) {
     if (!grow_scratch(e, (size_t)n * row_scratch_bytes(job)))
         return error_set(err, LOGITD_ENOMEM, "there is no memory for the results of %d positions", n);
     uint8_t *at = e->scratch;
-    for (int i = 0; i < n; i++) e->project[i] = plan_row(job, p, p->positions[irow + i], &at);
+    for (int i = 0; i < n; i++) {
+        e->project[i] = plan_row(job, p, p->positions[irow + i], &at);
+        e->project[i].logits = out[i];
+    }
     const logitd_status status = e->backend->ops->project_stats(
-        e->backend, hidden, e->model->output, e->model->output_b, e->model->hp.logit_softcap, n, e->project, out, err);
+        e->backend, hidden, e->model->output, e->model->output_b, e->model->hp.logit_softcap, n, e->project, err);
     if (status) return status;
     for (int i = 0; i < n; i++) {
-        if (job_store_row(job, p, p->slot[irow + i], &e->project[i])) continue;
-        set_not_finite(err, p->positions[irow + i], p->positions[irow + i]);
-        return LOGITD_EFORMAT;
+        const int slot = p->slot[irow + i];
+        if (p->projected[slot]) continue; // asked twice, and others may be reading what it was given
+        if (!job_store_row(job, p, slot, &e->project[i])) {
+            set_not_finite(err, p->positions[irow + i], p->positions[irow + i]);
+            return LOGITD_EFORMAT;
+        }
+        p->projected[slot] = true;
     }
     return LOGITD_OK;
 }
 
-logitd_status logitd_project_rows(logitd_engine *e, logitd_job *job, int iprompt, int irow, int n, float *out,
+logitd_status logitd_project_rows(logitd_engine *e, logitd_job *job, int iprompt, int irow, int n, float *const *out,
                                   logitd_error *err) {
     prompt_state *p = &job->prompts[iprompt];
     const char *why;
-    ASSERT(job->request.full && irow >= 0 && irow + n <= logitd_job_rows_ready(job, iprompt));
+    ASSERT(job->request.full && n <= LIMIT_FULL_ROWS && irow >= 0 && irow + n <= logitd_job_rows_ready(job, iprompt));
     if (!logitd_healthy(e, &why)) return error_set(err, LOGITD_EBACKEND, "%s", why);
     const int64_t start = clock_us();
-    for (int end = irow + n; irow < end;) {
-        const int chunk = MIN(end - irow, e->info.batch_tokens);
+    for (int end = irow + n, chunk; irow < end; irow += chunk, out += chunk) {
+        chunk = MIN(end - irow, e->info.batch_tokens);
+        if (!job->deferred) // project_logits gives neighbours
+            for (int i = 1; i < chunk; i++)
+                if (out[i] != out[i - 1] + job->n_vocab) chunk = i;
         for (int i = 0; i < chunk; i++)
             memcpy(e->hidden + (ptrdiff_t)i * e->info.n_embd, p->hidden + (ptrdiff_t)p->slot[irow + i] * e->info.n_embd,
                    (size_t)e->info.n_embd * sizeof(float));
@@ -468,10 +478,8 @@ logitd_status logitd_project_rows(logitd_engine *e, logitd_job *job, int iprompt
         const logitd_status status =
             job->deferred ? project_deferred(e, job, p, irow, chunk, hidden, out, err)
                           : e->backend->ops->project_logits(e->backend, hidden, e->model->output, e->model->output_b,
-                                                            e->model->hp.logit_softcap, chunk, out, err);
+                                                            e->model->hp.logit_softcap, chunk, out[0], err);
         if (status) return status;
-        irow += chunk;
-        out += (ptrdiff_t)chunk * job->n_vocab;
     }
     job_add_ms(job, (double)(clock_us() - start) / 1000.0);
     return LOGITD_OK;

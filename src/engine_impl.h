@@ -31,6 +31,7 @@ typedef struct prompt_state {
     float *max;                                             // [n_rows] largest logit
     double *log_sum;                                        // [n_rows][T] log of the sum of exp x
     float *hidden;                                          // [n_rows][n_embd] after the final norm, if `full`
+    bool *projected;                                        // [n_rows] of a deferred job: has statistics, if `full`
     // progress, the worker's
     int n_done;         // tokens run
     int n_rows_done;    // rows filled in; of a deferred job: whose hidden states are kept

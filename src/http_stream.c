@@ -3,6 +3,8 @@
 #include "limits.h"
 #include <string.h>
 
+enum { KEPT_BYTES = 1 << 20 }; // of a piece's memory, for the next
+
 content_coding http_stream_start(http_stream *s, const http_exchange *x, const char *accept_encoding) {
     const bool worth_it = x->status == 200 && (x->pull || x->reply.len >= LIMIT_CODED_BYTES);
     const content_coding coding = worth_it ? coding_accepted(accept_encoding) : CODING_IDENTITY;
@@ -29,6 +31,7 @@ http_step http_stream_next(http_stream *s, http_exchange *x) {
     http_step step = x->pull ? HTTP_MORE : HTTP_DONE;
     if (s->begun) {
         ASSERT(x->pull && !s->ended);
+        if (x->reply.cap > KEPT_BYTES) buffer_free(&x->reply); // the first piece, which might have been the whole
         x->reply.len = 0;
         step = x->pull(x, &x->reply);
     }

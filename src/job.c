@@ -124,7 +124,8 @@ static bool plan_results(logitd_job *job, prompt_state *p) {
            (p->top_id = arena_alloc(a, rows * N, sizeof(int32_t))) &&
            (p->top_value = arena_alloc(a, rows * values * N, sizeof(float))) &&
            (p->listed_value = arena_alloc(a, rows * values * K, sizeof(float))) &&
-           (!job->request.full || (p->hidden = arena_alloc(a, rows * (size_t)job->n_embd, sizeof(float))));
+           (!job->request.full || ((p->hidden = arena_alloc(a, rows * (size_t)job->n_embd, sizeof(float))) &&
+                                   (p->projected = arena_alloc(a, rows, sizeof(bool)))));
 }
 
 /// Copies the request and lays out its results. ENOMEM or ETOOLARGE.

@@ -2,10 +2,10 @@
  * sched.c: see sched.h.
  *
  * Guards. `mutex` guards every field of struct sched and of struct sched_job except those marked [worker], which only
- * the worker touches, and [fixed], which are set before the job is seen by a second thread. The rows in `full` belong
- * to the worker while `want` is WANT_ROWS and to the submitter otherwise. The worker gives the mutex away while the
- * engine computes and while memory is freed; only the worker takes jobs out of the list and frees them, so it may use a
- * job without the mutex.
+ * the worker touches, and [fixed], which are set before the job is seen by a second thread. In `full`, the rows that
+ * are held are the submitter's, the other places the worker's while `want` is WANT_ROWS. The worker gives the mutex away
+ * while the engine computes and while memory is freed; only the worker takes jobs out of the list and frees them, so it
+ * may use a job without the mutex.
  */
 #include "sched.h"
 #include "limits.h"
@@ -18,7 +18,7 @@
 // The longest wait for company: a sixteenth of a step, or of that a sixteenth where the next one has much to do anyway.
 enum { COMPANY_DIVISOR = 16 };
 enum phase { QUEUED, RUNNING, ENDED };
-enum want { WANT_NOTHING, WANT_ROWS, HAVE_ROWS, ROWS_FAILED };
+enum want { WANT_NOTHING, WANT_ROWS, ROWS_FAILED };
 
 struct sched_job {
     sched_job *next;
@@ -31,10 +31,10 @@ struct sched_job {
     int64_t started_us;              // 0: not yet
     enum phase phase;
     bool canceled, released;
-    int64_t n_rows_seen; // [worker] rows that the submitter has been woken for
-    enum want want;
-    int iprompt, irow, n;    // the rows wanted or had
-    float *full;             // [n][n_vocab] logits, NULL until first wanted
+    int64_t n_rows_seen;     // [worker] rows that the submitter has been woken for
+    enum want want;          // of the rows after the held ones
+    int iprompt, irow, n;    // the full rows held
+    float *full;             // [rows_held_max][n_vocab] logits, row i in place i modulo that; NULL until first wanted
     logitd_error full_error; // of ROWS_FAILED
 };
 
@@ -173,24 +173,41 @@ static void report_progress(sched *s) {
 
 // ---------------------------------------------------------------------------------------------------- the worker
 
-/// Makes the full rows that one job wants. Takes and gives the mutex around the engine.
+/// Full rows that are made at once, and that a job holds.
+static int rows_at_once(const sched *s) {
+    _Static_assert(LIMIT_FULL_BYTES >= LIMIT_VOCAB * sizeof(float), "one row of any vocabulary fits");
+    const size_t row_bytes = (size_t)logitd_model(s->engine)->n_vocab * sizeof(float);
+    return (int)MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / row_bytes);
+}
+
+static int rows_held_max(const sched *s) {
+    return rows_at_once(s) + rows_at_once(s) / 2;
+}
+
+static float *row_place(const sched *s, const sched_job *j, int irow) {
+    return j->full + (size_t)(irow % rows_held_max(s)) * (size_t)logitd_model(s->engine)->n_vocab;
+}
+
+/// Makes full rows after those that a job holds. Takes and gives the mutex around the engine: meanwhile the reader may
+/// go on among the held ones.
 static void make_full_rows(sched *s, sched_job *j) {
+    const int first = j->irow + j->n, n_places = rows_held_max(s) - j->n;
     pthread_mutex_unlock(&s->mutex);
     logitd_status status = LOGITD_OK;
-    _Static_assert(LIMIT_FULL_BYTES >= LIMIT_VOCAB * sizeof(float), "one row of any vocabulary fits");
-    size_t row_bytes = (size_t)logitd_model(s->engine)->n_vocab * sizeof(float);
-    size_t rows_max = MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / row_bytes);
-    if (!j->full) j->full = mem_alloc(rows_max, row_bytes);
-    int n = MIN((int)rows_max, logitd_job_rows_ready(j->job, j->iprompt) - j->irow);
+    const int n = MIN(MIN(rows_at_once(s), n_places), logitd_job_rows_ready(j->job, j->iprompt) - first);
     ASSERT(n > 0);
+    if (!j->full)
+        j->full = mem_alloc((size_t)rows_held_max(s), (size_t)logitd_model(s->engine)->n_vocab * sizeof(float));
     if (j->full) {
-        status = logitd_project_rows(s->engine, j->job, j->iprompt, j->irow, n, j->full, &j->full_error);
+        float *places[LIMIT_FULL_ROWS];
+        for (int i = 0; i < n; i++) places[i] = row_place(s, j, first + i);
+        status = logitd_project_rows(s->engine, j->job, j->iprompt, first, n, places, &j->full_error);
     } else {
         status = error_set(&j->full_error, LOGITD_ENOMEM, "no memory for full rows; try again later");
     }
     pthread_mutex_lock(&s->mutex);
-    j->n = n;
-    j->want = status ? ROWS_FAILED : HAVE_ROWS;
+    j->want = status ? ROWS_FAILED : WANT_NOTHING;
+    j->n += status ? 0 : n;
     s->stats.n_full_rows += status ? 0 : (uint64_t)n;
     if (!j->released) j->wake(j->arg);
 }
@@ -390,14 +407,24 @@ logitd_status sched_full_row(sched *s, sched_job *job, int iprompt, int irow, co
     logitd_status status = LOGITD_OK;
     *row = NULL;
     pthread_mutex_lock(&s->mutex);
-    if (job->canceled || job->want == ROWS_FAILED) {
-        status = job->canceled ? error_set(err, LOGITD_ECANCELED, "the request was cancelled") : job->full_error.status;
-        if (!job->canceled && err) *err = job->full_error;
-    } else if (job->want == HAVE_ROWS && job->iprompt == iprompt && irow >= job->irow && irow < job->irow + job->n) {
-        *row = job->full + (size_t)(irow - job->irow) * (size_t)logitd_model(s->engine)->n_vocab;
-    } else if (job->want != WANT_ROWS) {
+    const bool held = job->iprompt == iprompt && irow >= job->irow && irow < job->irow + job->n;
+    if (job->canceled) {
+        status = error_set(err, LOGITD_ECANCELED, "the request was cancelled");
+    } else if (held) {
+        *row = row_place(s, job, irow);
+        job->n -= irow - job->irow; // those before are given up
+        job->irow = irow;
+    } else if (job->want == ROWS_FAILED) {
+        status = job->full_error.status;
+        if (err) *err = job->full_error;
+    } else if (job->want == WANT_NOTHING) {
         job->iprompt = iprompt;
         job->irow = irow;
+        job->n = 0;
+    }
+    // While a reply sends the rest, the next are made: as soon as there is room for a whole call's.
+    const int next = job->irow + job->n, n_rows = logitd_job_rows_ready(job->job, job->iprompt);
+    if (!status && job->want == WANT_NOTHING && next < n_rows && job->n + rows_at_once(s) <= rows_held_max(s)) {
         job->want = WANT_ROWS;
         signal_worker(s);
     }

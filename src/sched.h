@@ -52,7 +52,7 @@ double sched_job_queue_ms(sched *s, sched_job *job); // from submission to the f
 
 /// The logits of row irow of prompt iprompt: ENOMEM, ECANCELED, … : *err says why. OK with *row == NULL: not made yet,
 /// wake will be called. Else [n_vocab] logits, for logitd_row_values; good until the next call for this job or its
-/// release.
+/// release. Rows before one that is there are given up, and make room for those after it.
 logitd_status sched_full_row(sched *s, sched_job *job, int iprompt, int irow, const float **row, logitd_error *err);
 
 /// From now on sched_submit refuses. Accepted jobs go on.

@@ -43,7 +43,7 @@ def make_requests(prompts, n, n_vocab, seed):
                               [r.randrange(shortest) for _ in range(r.randint(1, 6))]])  # fmt: skip
         full = r.random() < 0.12
         if full:
-            positions = "last"
+            positions = r.choice(["last", {"start": -12}])  # one row, and more than go one at a time
         yield chosen, {
             "prompt": [prompts[i] for i in chosen], "positions": positions, "values": r.choice(["logprob", "prob", "logit"]),
             "temperatures": r.sample(TEMPERATURES, r.randint(1, 5)), "top_n": "full" if full else r.choice([0, 1, 5, 20, 200]),

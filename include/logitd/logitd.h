@@ -5,8 +5,8 @@
  * A *job* is one request: prompts x positions x temperatures. The worker submits jobs to the engine; each
  * logitd_step() packs up to `batch_tokens` tokens of all submitted jobs into one batch, runs the forward pass and
  * fills in the rows (one row = one position of one prompt) that became known. A row holds the statistics of the whole
- * distribution, never the logits; logitd_project_rows() makes a few rows of logits again from the kept hidden states
- * and logitd_row_values() their values, so that a reply of any size needs little memory.
+ * distribution, never the logits; logitd_project_rows() makes some rows of logits from the hidden states of a job that
+ * keeps them, and logitd_row_values() their values, so that a reply of any size needs little memory.
  *
  *   engine = logitd_open(options)
  *   job = logitd_job_create(engine, request)      any thread; copies the request
@@ -184,10 +184,10 @@ int logitd_step(logitd_engine *engine);
 int64_t logitd_tokens_left(const logitd_engine *engine);
 
 /// Logits of rows irow … irow+n-1 (request order) of a `full` job, whose rows must be ready. [worker]
-/// out: [n][n_vocab] f32 in id order. Dozens of rows cost little more than one. A row of a full job has its statistics
-/// from then on, not before. EFORMAT: they are not finite numbers.
-logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n, float *out,
-                                  logitd_error *err);
+/// out[i]: [n_vocab] f32 in id order. n <= LIMIT_FULL_ROWS, which cost little more than one. A row of a full job has
+/// its statistics from then on, not before. EFORMAT: they are not finite numbers.
+logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n,
+                                  float *const *out, logitd_error *err);
 /// What the request's `values` names, at one temperature, for any n logits of row irow: the bits of the row's entries.
 /// For LOGITD_LOGIT the logits themselves. [any]
 void logitd_row_values(const logitd_job *job, int iprompt, int irow, int itemperature, const float *logits, size_t n,

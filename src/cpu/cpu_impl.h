@@ -123,6 +123,6 @@ size_t cpu_attention_scratch_floats(const cpu_kernels *kernels, int head_dim);
 // cpu_project.c
 logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                 const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                float *logits, logitd_error *err);
+                                logitd_error *err);
 
 #endif

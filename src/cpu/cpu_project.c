@@ -51,7 +51,6 @@ typedef struct project {
     float *threshold;            // [threads][tiles][bm] the worst of the N best; NaN until there are N
     top_heap *heaps;             // [threads][rows]
     uint64_t *keys;              // of all heaps
-    float *logits;               // [n_rows][n_vocab] row-major, if they are wanted too; else NULL
 } project;
 
 // ---------------------------------------------------------------------------------------------------- best N
@@ -237,11 +236,12 @@ static void fold_block(const project *p, int part, int tile, int thread, int fir
     offer_block(p, tile, thread, first_id, logits, n);
 }
 
+/// Gives the rows that want their logits a block of them.
 static void store_block(const project *p, int tile, int first_id, const float *logits, int n) {
-    const int bm = p->cpu->kernels->block_m;
-    for (int lane = 0; lane < bm && tile * bm + lane < p->n_rows; lane++) {
-        float *row = p->logits + (size_t)(tile * bm + lane) * (size_t)p->output->n_out + (size_t)first_id;
-        for (int c = 0; c < n; c++) row[c] = logits[c * bm + lane];
+    const int bm = p->cpu->kernels->block_m, n_rows = tile_rows(p, tile);
+    for (int lane = 0; lane < n_rows; lane++) {
+        float *row = p->rows[tile * bm + lane].logits;
+        for (int c = 0; row && c < n; c++) row[first_id + c] = logits[c * bm + lane];
     }
 }
 
@@ -255,7 +255,7 @@ static void project_part(void *context, int part, int thread) {
         const void *panel = unpack_group(p, thread, group, &unpacked);
         for (int tile = 0; tile < p->n_tiles; tile++) {
             block_logits(p, tile, panel, group, 0, n, logits);
-            if (p->logits) store_block(p, tile, first, logits, n);
+            store_block(p, tile, first, logits, n);
             fold_block(p, part, tile, thread, first, logits, n);
         }
     }
@@ -403,11 +403,11 @@ static bool grow_state(cpu_backend *cpu, size_t bytes) {
 
 logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                 const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                float *logits, logitd_error *err) {
+                                logitd_error *err) {
     ASSERT(hidden->n_features == output->n_in);
     cpu_backend *cpu = cpu_of(b);
     project p = {.cpu = cpu,
-                 .kernels = cpu_kernels_for(cpu, n_rows),
+                 .kernels = hidden->bm == cpu->kernels->block_m ? cpu->kernels : cpu->kernels->single,
                  .output = &output->matrix,
                  .bias = output_bias ? output_bias->vector : NULL,
                  .softcap = softcap};
@@ -421,7 +421,6 @@ logitd_status cpu_project_stats(backend *b, const backend_buffer *hidden, const 
             return error_set(err, LOGITD_ENOMEM, "there is no memory for the statistics of %d positions", p.n_rows);
         lay_out(&p, cpu->project_memory);
         set_up_chunk(&p);
-        if (logits) p.logits = logits + (size_t)first * (size_t)output->n_out;
         cpu_pool_run(cpu->pool, prepare_tile, &p, p.n_tiles);
         cpu_pool_run(cpu->pool, project_part, &p, p.n_parts);
         cpu_pool_run(cpu->pool, merge_row, &p, p.n_rows);

@@ -167,7 +167,7 @@ logitd_status cuda_project_reserve(backend *b, const backend_weight *output, con
                                    logitd_error *err);
 logitd_status cuda_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                  const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                 float *logits, logitd_error *err);
+                                 logitd_error *err);
 logitd_status cuda_project_logits(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                   const backend_weight *output_bias, float softcap, int n_rows, float *out,
                                   logitd_error *err);

@@ -346,8 +346,8 @@ logitd_status cuda_project_reserve(backend *b, const backend_weight *output, con
 
 logitd_status cuda_project_stats(backend *b, const backend_buffer *hidden, const backend_weight *output,
                                  const backend_weight *output_bias, float softcap, int n_rows, project_row *rows,
-                                 float *logits, logitd_error *err) {
-    ASSERT(!logits); // cuda_project_logits makes them
+                                 logitd_error *err) {
+    ASSERT(!rows->logits); // cuda_project_logits makes them
     cuda_backend *cuda = cuda_of(b);
     cuda_pack_rows(cuda, hidden, output, n_rows);
     chunk c = {.cuda = cuda, .output = output};

@@ -132,7 +132,7 @@ static void check_ndjson(const dist_request *d, const buffer *text) {
 static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
     reply *r = arg;
     *logits = r->row;
-    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, r->row, err) ? ENC_FAILED : ENC_MORE;
+    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, &(float *){r->row}, err) ? ENC_FAILED : ENC_MORE;
 }
 
 static void pull_all(enc_source *source, buffer *out) {

@@ -374,16 +374,16 @@ int logitd_step(logitd_engine *engine) {
     return n;
 }
 
-logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n, float *out,
-                                  logitd_error *err) {
+logitd_status logitd_project_rows(logitd_engine *engine, logitd_job *job, int iprompt, int irow, int n,
+                                  float *const *out, logitd_error *err) {
     (void)engine;
     const logitd_request *r = &job->request;
-    for (int i = irow; i < irow + n; i++) {
+    for (int i = irow; i < irow + n; i++, out++) {
         if (fake.project_fails_at_row && i >= fake.project_fails_at_row)
             return error_set(err, LOGITD_EBACKEND, "no more rows");
         int32_t token = r->prompts[iprompt].tokens[r->prompts[iprompt].positions[i]];
-        for (int v = 0; v < FAKE_VOCAB; v++) *out++ = fake_logit(token, v);
-        fill_row(job, iprompt, i);
+        for (int v = 0; v < FAKE_VOCAB; v++) (*out)[v] = fake_logit(token, v);
+        if (!job->rows[iprompt].filled[i]) fill_row(job, iprompt, i);
     }
     return LOGITD_OK;
 }

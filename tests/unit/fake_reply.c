@@ -5,7 +5,7 @@
 static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
     fake_reply *r = arg;
     *logits = r->row;
-    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, r->row, err) ? ENC_FAILED : ENC_MORE;
+    return logitd_project_rows(r->engine, r->job, iprompt, irow, 1, &(float *){r->row}, err) ? ENC_FAILED : ENC_MORE;
 }
 
 void fake_reply_begin(fake_reply *r, const char *body) {

@@ -53,14 +53,12 @@ static projected *run_project(backend *b, const projection *p, int first, int n,
                                 .top_logit = r->top_logit,
                                 .listed_logit = r->listed_logit};
     }
-    float *beside = NULL; // the logits of the same call
-    if (logits) {
-        *logits = malloc((size_t)n * (size_t)p->n_vocab * sizeof(float));
-        if (!b->ops->project_logits) beside = *logits;
-    }
-    assert_int_equal(b->ops->project_stats(b, hidden, w, bias, p->softcap, n, rows, beside, NULL), LOGITD_OK);
+    if (logits) *logits = malloc((size_t)n * (size_t)p->n_vocab * sizeof(float));
+    const bool apart = b->ops->project_logits != NULL; // else the same call gives them
+    for (int i = 0; i < n && logits && !apart; i++) rows[i].logits = *logits + (ptrdiff_t)i * p->n_vocab;
+    assert_int_equal(b->ops->project_stats(b, hidden, w, bias, p->softcap, n, rows, NULL), LOGITD_OK);
     for (int i = 0; i < n; i++) results[i].row = rows[i];
-    if (logits && !beside)
+    if (logits && apart)
         assert_int_equal(b->ops->project_logits(b, hidden, w, bias, p->softcap, n, *logits, NULL), LOGITD_OK);
     free(rows);
     b->ops->buffer_destroy(b, hidden);

@@ -4,6 +4,7 @@
  * threads.
  */
 #include "fake_engine.h"
+#include "limits.h"
 #include "sched.h"
 #include <pthread.h>
 #include <setjmp.h>
@@ -246,6 +247,36 @@ static void full_rows_are_made_on_demand(void **state) {
     stop(s);
 }
 
+/// While a reply sends the last third of the rows that it may hold, the next are made.
+static void full_rows_are_made_ahead(void **state) {
+    (void)state;
+    sched *s = start(0);
+    waiter w = WAITER;
+    logitd_error err = {0};
+    fake.project_fails_at_row = 70;
+    sched_job *j = submit(s, &w, 100, true);
+    wait_ended(s, &w, j);
+    const float *first = full_row(s, &w, j, 0, &err), *row;
+    assert_non_null(first);
+    assert_int_equal(sched_read_stats(s).n_full_rows, LIMIT_FULL_ROWS);
+    assert_int_equal(sched_full_row(s, j, 0, LIMIT_FULL_ROWS / 2 - 1, &row, &err), LOGITD_OK);
+    usleep(1000); // no room for more yet
+    assert_int_equal(sched_read_stats(s).n_full_rows, LIMIT_FULL_ROWS);
+    assert_int_equal(sched_full_row(s, j, 0, LIMIT_FULL_ROWS / 2, &row, &err), LOGITD_OK);
+    while (sched_read_stats(s).n_full_rows < (uint64_t)2 * LIMIT_FULL_ROWS) usleep(10); // nobody asked for one
+    for (int i = LIMIT_FULL_ROWS / 2; i < 2 * LIMIT_FULL_ROWS; i++) {
+        row = full_row(s, &w, j, i, &err);
+        const int32_t token = logitd_job_row(sched_job_results(j), 0, i).token_id;
+        assert_non_null(row);
+        for (int v = 0; v < FAKE_VOCAB; v++) assert_true(row[v] == fake_logit(token, v));
+    }
+    assert_null(full_row(s, &w, j, 2 * LIMIT_FULL_ROWS, &err)); // what failed took no row away that was there
+    assert_int_equal(err.status, LOGITD_EBACKEND);
+    fake.project_fails_at_row = 0;
+    sched_release(s, j);
+    stop(s);
+}
+
 static void cancel_all_leaves_nobody_waiting(void **state) {
     (void)state;
     sched *s = start(0);
@@ -372,6 +403,7 @@ int main(void) {
         cmocka_unit_test(a_client_has_its_part_of_the_queue),
         cmocka_unit_test(a_late_job_ends),
         cmocka_unit_test(full_rows_are_made_on_demand),
+        cmocka_unit_test(full_rows_are_made_ahead),
         cmocka_unit_test(cancel_all_leaves_nobody_waiting),
         cmocka_unit_test(a_failing_engine_ends_its_jobs),
         cmocka_unit_test(short_requests_do_not_take_turns),
