@@ -3,9 +3,9 @@
  *
  * Guards. `mutex` guards every field of struct sched and of struct sched_job except those marked [worker], which only
  * the worker touches, and [fixed], which are set before the job is seen by a second thread. In `full`, the rows that
- * are held are the submitter's, the other places the worker's while `want` is WANT_ROWS. The worker gives the mutex away
- * while the engine computes and while memory is freed; only the worker takes jobs out of the list and frees them, so it
- * may use a job without the mutex.
+ * are held are the submitter's, the other places the worker's while `want` is WANT_ROWS. The worker gives the mutex
+ * away while the engine computes and while memory is freed; only the worker takes jobs out of the list and frees them,
+ * so it may use a job without the mutex.
  */
 #include "sched.h"
 #include "limits.h"
