@@ -18,7 +18,8 @@ typedef struct dist_reply {
     enc_source source;
     enc_reply encoder;
     char id[48];
-    int64_t encode_us; // spent in the encoder
+    size_t gather_bytes; // of the reply that are gathered before it is sent: it may turn out to be the whole
+    int64_t encode_us;   // spent in the encoder
 } dist_reply;
 
 static void finish(http_exchange *x) {
@@ -50,11 +51,13 @@ static enc_step full_row(void *arg, int iprompt, int irow, const float **logits,
 }
 
 /// Refuses a reply that would be too large, before any work for it.
-static logitd_status check_size(const enc_source *source, uint64_t *exact_bytes, logitd_error *err) {
+static logitd_status check_size(dist_reply *r, uint64_t *exact_bytes, logitd_error *err) {
     bool exact;
-    uint64_t n = enc_reply_bytes(source, &exact);
+    uint64_t n = enc_reply_bytes(&r->source, &exact);
     if (n == 0) return error_set(err, LOGITD_ENOMEM, "no memory for this request; try again later");
     *exact_bytes = exact ? n : 0;
+    const bool large = r->request.request.full && n > LIMIT_WHOLE_BYTES; // full rows are about as long as they may be
+    r->gather_bytes = exact || large ? 1 : LIMIT_WHOLE_BYTES;
     if (n <= (uint64_t)limits.reply_bytes) return LOGITD_OK;
     return error_set(
         err, LOGITD_ETOOLARGE,
@@ -83,7 +86,7 @@ static logitd_status begin(http_exchange *x, dist_reply *r, logitd_error *err) {
                              .created = time(NULL),
                              .full_row = full_row,
                              .arg = r};
-    status = check_size(&r->source, &x->reply_bytes, err);
+    status = check_size(r, &x->reply_bytes, err);
     if (!status) status = logitd_job_create(engine, &r->request.request, &job, err);
     if (!status) status = sched_submit(r->service->sched, job, x->client, wake, x, &r->job, err);
     if (status) return status;
@@ -121,8 +124,7 @@ http_step handle_distribution(http_exchange *x) {
         if (begin(x, r, &err)) return http_fail_with(x, &err);
     }
     enc_step step = ENC_MORE;
-    size_t end = x->reply_bytes ? 1 : LIMIT_WHOLE_BYTES; // a size that is known needs no whole reply
-    while (step == ENC_MORE && x->reply.len < end) step = encode(r, &x->reply);
+    while (step == ENC_MORE && x->reply.len < r->gather_bytes) step = encode(r, &x->reply);
     if (step == ENC_FAILED) return http_fail_with(x, enc_reply_error(&r->encoder)); // nothing is sent yet
     if (step == ENC_WAIT && x->reply.len == 0) return HTTP_WAIT;
     x->status = 200;
