@@ -188,14 +188,14 @@ typedef struct full_rows {
 static enc_step full_row(void *arg, int iprompt, int irow, const float **logits, logitd_error *err) {
     full_rows *f = arg;
     if (irow < f->first || irow >= f->first + f->n) {
-        size_t most = MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / (f->n_vocab * sizeof(float)));
-        if (!f->rows) f->rows = mem_alloc(most, f->n_vocab * sizeof(float));
+        const int most = limit_full_rows((int)f->n_vocab);
+        if (!f->rows) f->rows = mem_alloc((size_t)most, f->n_vocab * sizeof(float));
         if (!f->rows) {
             error_set(err, LOGITD_ENOMEM, "no memory for full rows");
             return ENC_FAILED;
         }
         f->first = irow;
-        f->n = MIN((int)most, logitd_job_rows_ready(f->job, iprompt) - irow);
+        f->n = MIN(most, logitd_job_rows_ready(f->job, iprompt) - irow);
         float *places[LIMIT_FULL_ROWS];
         for (int i = 0; i < f->n; i++) places[i] = f->rows + (size_t)i * f->n_vocab;
         if (logitd_project_rows(f->engine, f->job, iprompt, irow, f->n, places, err)) return ENC_FAILED;

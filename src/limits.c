@@ -1,4 +1,4 @@
-// limits.c: the table of limits.h as rows that can be walked, and reading a flag's value.
+// limits.c: the table of limits.h as rows that can be walked, reading a flag's value, and what follows from limits.
 #include "limits.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -26,4 +26,9 @@ logitd_status limit_set(const limit_row *row, const char *text, logitd_error *er
     }
     return error_set(err, LOGITD_EINVAL, "--%s is \"%s\"; it must be an integer from %lld to %lld", row->flag, text,
                      (long long)row->least, (long long)row->most);
+}
+
+int limit_full_rows(int n_vocab) {
+    _Static_assert(LIMIT_FULL_BYTES >= LIMIT_VOCAB * sizeof(float), "one row of any vocabulary fits");
+    return (int)MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / ((size_t)n_vocab * sizeof(float)));
 }

@@ -84,4 +84,7 @@ logitd_status limit_set(const limit_row *row, const char *text, logitd_error *er
 #define LIMIT_WHOLE_BYTES       (16u << 20) // a reply up to this size is sent whole with its Content-Length, else streamed
 #define LIMIT_CODED_BYTES       256         // a whole reply below this size is not compressed
 
+/// Full rows that are made by one call, by both limits: at least 1.
+int limit_full_rows(int n_vocab);
+
 #endif

@@ -173,11 +173,9 @@ static void report_progress(sched *s) {
 
 // ---------------------------------------------------------------------------------------------------- the worker
 
-/// Full rows that are made at once, and that a job holds.
+/// Full rows that are made at once, and the most that a job holds.
 static int rows_at_once(const sched *s) {
-    _Static_assert(LIMIT_FULL_BYTES >= LIMIT_VOCAB * sizeof(float), "one row of any vocabulary fits");
-    const size_t row_bytes = (size_t)logitd_model(s->engine)->n_vocab * sizeof(float);
-    return (int)MIN((size_t)LIMIT_FULL_ROWS, LIMIT_FULL_BYTES / row_bytes);
+    return limit_full_rows(logitd_model(s->engine)->n_vocab);
 }
 
 static int rows_held_max(const sched *s) {
