@@ -3,7 +3,7 @@
 #include "limits.h"
 #include <string.h>
 
-enum { KEPT_BYTES = 1 << 20 }; // of a piece's memory, for the next
+enum { KEPT_BYTES = 4 << 20 }; // of a piece's memory, for the next: more than rows of the most entries take
 
 content_coding http_stream_start(http_stream *s, const http_exchange *x, const char *accept_encoding) {
     const bool worth_it = x->status == 200 && (x->pull || x->reply.len >= LIMIT_CODED_BYTES);

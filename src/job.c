@@ -108,7 +108,7 @@ static size_t row_bytes(const logitd_job *job) {
     const size_t T = (size_t)job->request.n_temperatures, N = (size_t)job->n_top, K = (size_t)job->request.n_token_ids;
     return T * (4 * sizeof(float) + sizeof(double)) + (2 + N) * sizeof(float) +
            (size_t)entry_values(job) * (N + K) * sizeof(float) +
-           (job->request.full ? (size_t)job->n_embd * sizeof(float) : 0);
+           (job->request.full ? (size_t)job->n_embd * sizeof(float) + sizeof(bool) : 0);
 }
 
 static bool plan_results(logitd_job *job, prompt_state *p) {
