@@ -72,9 +72,9 @@ static bool sweep(http_conns *c) {
     int64_t now = clock_us();
     for (http_conn *conn = c->first; conn; conn = conn->next) {
         if (owes_bytes(conn, now)) {
-            cut(conn, "hung up");
+            cut(conn, "it hung up");
         } else if (atomic_load(&conn->due_us) < now) {
-            cut(conn, "is late");
+            cut(conn, "it is late");
         }
         urgent |= http_conn_hung_up(conn);
     }
@@ -174,15 +174,6 @@ static int count_of(const http_conns *c, const char *client) {
     return n;
 }
 
-bool http_conns_welcome(http_conns *c, const struct sockaddr *address) {
-    char client[CLIENT_BYTES];
-    name_client(address, client);
-    pthread_mutex_lock(&c->mutex);
-    bool welcome = count_of(c, client) < limits.connections_per_client + SPARE_PER_CLIENT;
-    pthread_mutex_unlock(&c->mutex);
-    return welcome;
-}
-
 http_conn *http_conn_add(http_conns *c, int fd, const struct sockaddr *address) {
     http_conn *conn = mem_alloc(1, sizeof *conn);
     if (!conn) return NULL;
@@ -191,9 +182,11 @@ http_conn *http_conn_add(http_conns *c, int fd, const struct sockaddr *address) 
     http_conn_expect(conn, EXPECT_HEADERS, 0);
     pthread_mutex_lock(&c->mutex);
     conn->serial = ++c->last_serial;
-    conn->crowd = c->n >= limits.connections                                   ? CROWD_SERVER
-                  : count_of(c, conn->client) >= limits.connections_per_client ? CROWD_CLIENT
-                                                                               : CROWD_NONE;
+    const int n_others = count_of(c, conn->client);
+    conn->crowd = c->n >= limits.connections                  ? CROWD_SERVER
+                  : n_others >= limits.connections_per_client ? CROWD_CLIENT
+                                                              : CROWD_NONE;
+    if (n_others >= limits.connections_per_client + SPARE_PER_CLIENT) cut(conn, "its client has too many");
     conn->next = c->first;
     conn->prev = &c->first;
     if (conn->next) conn->next->prev = &conn->next;

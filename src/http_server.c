@@ -479,12 +479,6 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 
 // ---------------------------------------------------------------------------------------------------- connections
 
-static enum MHD_Result on_accept(void *cls, const struct sockaddr *address, socklen_t n) {
-    (void)n;
-    const http_server *s = cls;
-    return http_conns_welcome(s->conns, address) ? MHD_YES : MHD_NO;
-}
-
 /// The socket's beginning and end; it is open at both.
 static void on_connection(void *cls, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code) {
@@ -511,7 +505,7 @@ static void on_mhd_log(void *cls, const char *format, va_list args) {
 /// `tls`: options for HTTPS, ended by MHD_OPTION_END; none for HTTP.
 static struct MHD_Daemon *start_mhd(http_server *s, unsigned flags, const struct MHD_OptionItem *tls) {
     return MHD_start_daemon(flags | MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
-                            on_accept, s, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
+                            NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
                             MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
                             (unsigned)LIMIT_HTTP_THREADS, MHD_OPTION_CONNECTION_LIMIT,
                             (unsigned)(limits.connections + LIMIT_SPARE_CONNECTIONS), MHD_OPTION_CONNECTION_TIMEOUT,
