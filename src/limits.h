@@ -80,7 +80,8 @@ logitd_status limit_set(const limit_row *row, const char *text, logitd_error *er
 #define LIMIT_LAYERS            1024         // transformer blocks, against hostile files
 #define LIMIT_HTTP_THREADS      4            // threads that parse requests and write replies
 #define LIMIT_FULL_ROWS         32 // rows of logits made by one call: the weights are unpacked once for them all
-#define LIMIT_FULL_BYTES        (32u << 20) // … and their size; a reply holds half as many more, being sent meanwhile
+#define LIMIT_FULL_BYTES        (32u << 20) // … and their size
+#define LIMIT_FULL_HELD         56 // rows that a reply holds for 32 made: the next are made while up to 24 are sent
 #define LIMIT_WHOLE_BYTES       (16u << 20) // a reply up to this size is sent whole with its Content-Length, else streamed
 #define LIMIT_CODED_BYTES       256         // a whole reply below this size is not compressed
 

@@ -179,7 +179,7 @@ static int rows_at_once(const sched *s) {
 }
 
 static int rows_held_max(const sched *s) {
-    return rows_at_once(s) + rows_at_once(s) / 2;
+    return rows_at_once(s) * LIMIT_FULL_HELD / LIMIT_FULL_ROWS;
 }
 
 static float *row_place(const sched *s, const sched_job *j, int irow) {

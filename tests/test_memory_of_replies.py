@@ -35,6 +35,7 @@ def gemma(logitd, model_path):
     """With everything touched that serves every request: the weights, the batch's buffers."""
     with Server(logitd, model_path("gemma3")) as running:
         assert running.distribution(prompt=IDS, top_n=1)["usage"]["positions"] == 512
+        assert running.distribution(prompt=IDS, top_n=1, positions={"stop": 128})["usage"]["positions"] == 128
         yield running
 
 
