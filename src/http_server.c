@@ -382,6 +382,12 @@ static uint64_t announced_bytes(const exchange *e) {
     return length ? strtoull(length, NULL, 10) : 0;
 }
 
+/// A Transfer-Encoding other than chunked, of which nobody knows where the body ends; NULL: none.
+static const char *unknown_transfer(const exchange *e) {
+    const char *coding = http_header(&e->x, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    return coding && strcasecmp(coding, "chunked") != 0 ? coding : NULL;
+}
+
 /// Refuses a body for what its headers say of it. True: refused.
 static bool refuse_body(exchange *e) {
     const char *type = http_header(&e->x, MHD_HTTP_HEADER_CONTENT_TYPE);
@@ -419,6 +425,8 @@ static void route_request(exchange *e) {
         char allow[ALLOW_BYTES];
         list_allowed(e, allow, sizeof allow);
         http_fail(&e->x, 405, "", "%.200s does not take %.20s; it takes %s", e->x.path, e->x.method, allow);
+    } else if (unknown_transfer(e)) {
+        http_fail(&e->x, 400, "", "the Transfer-Encoding is %.80s; chunked alone is taken", unknown_transfer(e));
     } else if (strcmp(wanted, "GET") == 0 || !refuse_body(e)) {
         e->route = route;
     }
@@ -435,7 +443,8 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
     route_request(e);
     // A client that waits for "100 Continue" gets its refusal instead, and so does one whose body will not be read to
     // its end; others have sent their body already.
-    const bool at_once = http_header(&e->x, MHD_HTTP_HEADER_EXPECT) || announced_bytes(e) > most_discarded();
+    const bool at_once = http_header(&e->x, MHD_HTTP_HEADER_EXPECT) || announced_bytes(e) > most_discarded() ||
+                         unknown_transfer(e);
     return !e->route && at_once ? queue_reply(e) : MHD_YES;
 }
 

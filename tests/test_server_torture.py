@@ -15,7 +15,7 @@ import sys
 import time
 
 import pytest
-from serving import PATIENCE_S, Server, request_bytes, wait_until
+from serving import PATIENCE_S, Server, read_reply, request_bytes, wait_until
 from test_server_coding import unzstd
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 5
@@ -151,6 +151,18 @@ def test_malformed(server, sent, statuses):
             status = 400  # closed without a word: what cannot be read as a request
     assert status in statuses
     assert server.get("/health").status == 200
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity", b"chunked, chunked"])
+@pytest.mark.parametrize("head", [HEAD.split(b"Content-Length")[0], b"GET /health HTTP/1.1\r\nHost: localhost\r\n"], ids=["post", "get"])
+def test_an_unknown_transfer_encoding_is_refused_at_once(server, head, coding):
+    """Nobody knows where its body ends: the server would wait for the connection's end."""
+    with server.connect() as s:
+        s.settimeout(PATIENCE_S)
+        s.sendall(head + b"Transfer-Encoding: " + coding + b"\r\n\r\n18\r\n" + BODY)
+        reply = read_reply(s)
+        assert reply.status == 400 and reply.headers["Connection"] == "close"
+        assert reply.json()["error"]["message"] == f"the Transfer-Encoding is {coding.decode()}; chunked alone is taken"
 
 
 def test_a_length_and_chunks_smuggle_nothing(server):
