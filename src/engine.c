@@ -323,13 +323,21 @@ static bool plan_scratch(logitd_engine *e, const token_batch *batch) {
     return grow_scratch(e, bytes);
 }
 
+static void set_not_finite(logitd_error *err, int position) {
+    error_set(err, LOGITD_EFORMAT, "the model's weights gave logits that are not finite numbers, at position %d",
+              position);
+}
+
 /// Moves what a slice's rows gave into its job: their statistics, unless those are deferred, and the hidden states that
-/// a full one keeps. False: the numbers are not finite.
-static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slice, int first_row, int n_rows) {
+/// a full one keeps. Numbers that are not finite are the job's error.
+static void store_slice(logitd_engine *e, const backend_buffer *hidden, int slice, int first_row, int n_rows) {
     prompt_state *p = e->batcher.slice_prompt[slice];
     logitd_job *job = e->batcher.slice_job[slice];
     for (int i = 0; i < n_rows && !job->deferred; i++)
-        if (!job_store_row(job, p, p->n_rows_done + i, &e->project[first_row + i])) return false;
+        if (!job_store_row(job, p, p->n_rows_done + i, &e->project[first_row + i])) {
+            set_not_finite(&job->error, p->row_position[p->n_rows_done + i]);
+            return;
+        }
     if (p->hidden && n_rows > 0) {
         int32_t *rows = e->rows; // no longer needed as rows of the batch
         for (int i = 0; i < n_rows; i++) rows[i] = first_row + i;
@@ -337,12 +345,6 @@ static bool store_slice(logitd_engine *e, const backend_buffer *hidden, int slic
                                      p->hidden + (ptrdiff_t)p->n_rows_done * e->info.n_embd);
     }
     p->n_rows_done += n_rows;
-    return true;
-}
-
-static void set_not_finite(logitd_error *err, int first, int last) {
-    error_set(err, LOGITD_EFORMAT,
-              "the model's weights gave logits that are not finite numbers, among positions %d to %d", first, last);
 }
 
 /// Forward pass and statistics of a formed batch. Results are stored but not yet published.
@@ -367,8 +369,7 @@ static logitd_status run_batch(logitd_engine *e, const token_batch *batch, logit
             const batch_slice *slice = &batch->slices[s];
             if (job->deferred != (bool)deferred) continue;
             const int n = rows_in_slice(b->slice_prompt[s], slice);
-            if (!store_slice(e, hidden, s, row, n) && job->error.status == LOGITD_OK)
-                set_not_finite(&job->error, slice->first_pos, slice->first_pos + slice->n - 1);
+            if (job->error.status == LOGITD_OK) store_slice(e, hidden, s, row, n);
             row += n;
         }
     return LOGITD_OK;
@@ -451,7 +452,7 @@ static logitd_status project_deferred(logitd_engine *e, logitd_job *job, prompt_
         const int slot = p->slot[irow + i];
         if (p->projected[slot]) continue; // asked twice, and others may be reading what it was given
         if (!job_store_row(job, p, slot, &e->project[i])) {
-            set_not_finite(err, p->positions[irow + i], p->positions[irow + i]);
+            set_not_finite(err, p->positions[irow + i]);
             return LOGITD_EFORMAT;
         }
         p->projected[slot] = true;

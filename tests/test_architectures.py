@@ -72,9 +72,9 @@ def test_weights_that_give_no_number_end_in_an_error(folder, logitd):
     tensors["token_embd.weight"].view(np.float32).reshape(1024, 128)[poisoned] = np.nan
     with Server(logitd, path, "--threads", 2) as server:
         for asked in ({}, {"top_n": "full"}, {"top_n": "full", "format": "safetensors"}, {"top_n": "full", "format": "ndjson"}):
-            reply = server.post("/distribution", {"prompt": prompt, **asked})
+            reply = server.post("/distribution", {"prompt": prompt, "positions": [2, 3], **asked})
             assert reply.status == 500, asked
-            assert "weights gave logits that are not finite numbers" in reply.json()["error"]["message"]
+            assert "weights gave logits that are not finite numbers, at position 2" in reply.json()["error"]["message"]
         assert server.get("/health").json()["status"] == "ok"
 
 
