@@ -26,8 +26,8 @@ logitd_status http_conns_create(void (*on_hang_up)(void *arg, const http_conn *c
 /// No connection is left.
 void http_conns_free(http_conns *c);
 
-/// A new connection, which is to send headers; cut at once where its client has so many that not even a refusal is worth
-/// another. NULL: no memory, or the socket cannot be watched.
+/// A new connection, which is to send headers; cut at once where its client has so many that not even a refusal is
+/// worth another. NULL: no memory, or the socket cannot be watched.
 http_conn *http_conn_add(http_conns *c, int fd, const struct sockaddr *address);
 /// Before the socket is closed.
 void http_conn_remove(http_conns *c, http_conn *conn);

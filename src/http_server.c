@@ -443,8 +443,8 @@ static enum MHD_Result begin_request(http_server *s, struct MHD_Connection *conn
     route_request(e);
     // A client that waits for "100 Continue" gets its refusal instead, and so does one whose body will not be read to
     // its end; others have sent their body already.
-    const bool at_once = http_header(&e->x, MHD_HTTP_HEADER_EXPECT) || announced_bytes(e) > most_discarded() ||
-                         unknown_transfer(e);
+    const bool at_once =
+        http_header(&e->x, MHD_HTTP_HEADER_EXPECT) || announced_bytes(e) > most_discarded() || unknown_transfer(e);
     return !e->route && at_once ? queue_reply(e) : MHD_YES;
 }
 
