@@ -247,9 +247,10 @@ static void full_rows_are_made_on_demand(void **state) {
     stop(s);
 }
 
-/// While a reply sends the last third of the rows that it may hold, the next are made.
+/// While a reply sends the last rows that it holds, the next are made, as soon as there is room for them.
 static void full_rows_are_made_ahead(void **state) {
     (void)state;
+    enum { ROOM_AT = 2 * LIMIT_FULL_ROWS - LIMIT_FULL_HELD }; // rows given up
     sched *s = start(0);
     waiter w = WAITER;
     logitd_error err = {0};
@@ -259,12 +260,12 @@ static void full_rows_are_made_ahead(void **state) {
     const float *first = full_row(s, &w, j, 0, &err), *row;
     assert_non_null(first);
     assert_int_equal(sched_read_stats(s).n_full_rows, LIMIT_FULL_ROWS);
-    assert_int_equal(sched_full_row(s, j, 0, LIMIT_FULL_ROWS / 2 - 1, &row, &err), LOGITD_OK);
+    assert_int_equal(sched_full_row(s, j, 0, ROOM_AT - 1, &row, &err), LOGITD_OK);
     usleep(1000); // no room for more yet
     assert_int_equal(sched_read_stats(s).n_full_rows, LIMIT_FULL_ROWS);
-    assert_int_equal(sched_full_row(s, j, 0, LIMIT_FULL_ROWS / 2, &row, &err), LOGITD_OK);
+    assert_int_equal(sched_full_row(s, j, 0, ROOM_AT, &row, &err), LOGITD_OK);
     while (sched_read_stats(s).n_full_rows < (uint64_t)2 * LIMIT_FULL_ROWS) usleep(10); // nobody asked for one
-    for (int i = LIMIT_FULL_ROWS / 2; i < 2 * LIMIT_FULL_ROWS; i++) {
+    for (int i = ROOM_AT; i < 2 * LIMIT_FULL_ROWS; i++) {
         row = full_row(s, &w, j, i, &err);
         const int32_t token = logitd_job_row(sched_job_results(j), 0, i).token_id;
         assert_non_null(row);
