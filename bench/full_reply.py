@@ -2,7 +2,8 @@
 
     python bench/full_reply.py --build build --model M.gguf [--tokens 512] [--rounds 9] [--threads N]
 
-  computed   `logitd score --top-n full --format safetensors` into /dev/null, less the same of one token (start, load)
+  computed   `logitd score --top-n full --format safetensors` into /dev/null, less what it takes to start: a run of one
+             letter without what that says it computed
   copied     as many bytes from one process to another over loopback, by Python
   served     the same request over HTTP, read by Python as it comes
 
@@ -47,11 +48,21 @@ def text_of(server, n_tokens):
     return b"".join(bytes(token["bytes"]) for token in tokens).decode(errors="ignore")
 
 
-def score(command, text):
-    """(wall, CPU) seconds of a run."""
+def score(command, text, *options):
+    """What a run prints; its (wall, CPU) seconds."""
     start, cpu = time.perf_counter(), cpu_s(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, input=text.encode(), check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start, cpu_s(resource.RUSAGE_CHILDREN) - cpu
+    done = subprocess.run([*command, *options], input=text.encode(), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return done.stdout, (time.perf_counter() - start, cpu_s(resource.RUSAGE_CHILDREN) - cpu)
+
+
+def computed(command, text, n_threads):
+    """(wall, CPU) seconds of a run of the text, less those of starting one."""
+    letter = ["--top-n", "0", "--format", "json"]
+    score(command, "a", *letter)  # a virtual machine takes long to get back memory: neither of the next two is to pay for it
+    reply, start = score(command, "a", *letter)
+    compute_s = json.loads(reply)["timing_ms"]["compute"] / 1000
+    _, whole = score(command, text, "--top-n", "full", "--format", "safetensors", "--out", os.devnull)
+    return tuple(w - (s - k * compute_s) for w, s, k in zip(whole, start, (1, n_threads)))
 
 
 def read_all(read_into):
@@ -100,16 +111,14 @@ def main():
     options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     o = options.parse_args()
     binary, threads = o.build / "logitd", ["--threads", str(o.threads)]
-    command = [binary, "score", "--model", o.model, *threads, "--top-n", "full", "--format", "safetensors", "--out", os.devnull]
+    command = [binary, "score", "--model", o.model, *threads]
     rounds = []
     with Server(binary, o.model, *threads) as server:
         text = text_of(server, o.tokens)
         for _ in range(o.rounds):
-            score(command, "a")  # a virtual machine takes long to get back memory: neither of the next two is to pay for it
-            start = score(command, "a")
-            whole = score(command, text)
+            alone = computed(command, text, o.threads)
             n_bytes, reply = served(server, text)
-            rounds.append({"computed": tuple(w - s for w, s in zip(whole, start)), "copied": copied(n_bytes), "served": reply})
+            rounds.append({"computed": alone, "copied": copied(n_bytes), "served": reply})
     best = {name: [min(r[name][i] for r in rounds) for i in range(2)] for name in rounds[0]}
     print(f"{n_bytes / (1 << 20):.0f} MiB, {o.threads} threads, best of {o.rounds}, load {os.getloadavg()[0]:.1f}\n              wall s   CPU s")
     for name, (wall, cpu) in best.items():

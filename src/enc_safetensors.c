@@ -7,8 +7,8 @@
 #include "safetensors_head.h"
 #include <math.h>
 
-#define PIECE_BYTES  (256u << 10) // appended by one call, about
-#define PIECE_VALUES 4096u        // converted at once
+#define PIECE_BYTES  (64u << 10) // appended by one call, about: as much as is sent at once, and little of a cache
+#define PIECE_VALUES 4096u       // converted at once
 
 typedef enum dim { NONE = 0, TOKENS, POSITIONS, TEMPERATURES, ENTRY_VALUES, VOCAB, TOP, LISTED } dim;
 enum {
