@@ -92,6 +92,13 @@ static inline void unpack_scales(const pack_format *f, const uint8_t *block, int
     }
 }
 
+/// Packed weights come from memory: ask early, since a page's end stops the hardware's own prefetching.
+static inline void ask_for(const uint8_t *from, size_t n_bytes) {
+    for (const uint8_t *line = from; line < from + n_bytes; line += 64) __builtin_prefetch(line);
+}
+
+#define UNPACK_AHEAD 2048 // bytes
+
 /// Stored quants of k-step `step` of a packed block, columns c …: one byte each, in its top `bits` bits.
 static inline __attribute__((always_inline)) vi load_quants(const uint8_t *block, int bits, int step, int c) {
     const uint8_t *words = block + (ptrdiff_t)sizeof(int32_t) * (step / (bits == 8 ? 1 : 2) * PACK_COLS + c);
@@ -158,6 +165,7 @@ static void unpack_range(const cpu_matrix *w, int group, int first, int n, float
     }
     for (int k = 0; k < n; k += PACK_BLOCK, panel += PACK_BLOCK * PACK_COLS) {
         const uint8_t *block = pack_block(w, group, (first + k) / PACK_BLOCK);
+        ask_for(block + UNPACK_AHEAD, w->block_bytes);
         switch (f->bits) {
         case 4:
             unpack_block(f, 4, block, panel);
