@@ -176,13 +176,17 @@ static enc_step put_full_row(enc_safetensors *e, size_t n_values, size_t end, bu
     enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &logits, &e->error);
     if (step != ENC_MORE) return step;
     while (e->ivalue < n_values && out->len < end && !out->failed) {
-        size_t column = e->ivalue % n_vocab, n = MIN(PIECE_VALUES, n_vocab - column);
-        float values[PIECE_VALUES];
-        logitd_row_values(s->job, e->iprompt, e->irow, (int)(e->ivalue / n_vocab), logits + column, n, values);
+        const size_t column = e->ivalue % n_vocab, n = MIN(PIECE_VALUES, n_vocab - column);
+        const int itemperature = (int)(e->ivalue / n_vocab);
         if (is_half(s, &kinds[FULL])) {
+            float values[PIECE_VALUES];
+            logitd_row_values(s->job, e->iprompt, e->irow, itemperature, logits + column, n, values);
             put_halves(values, n, out);
-        } else {
-            buffer_append(out, values, n * sizeof *values);
+        } else if (buffer_reserve(out, n * sizeof(float))) {
+            ASSERT(out->len % sizeof(float) == 0); // the head is padded, and no tensor before it has halves
+            float *values = (float *)(void *)(out->data + out->len);
+            logitd_row_values(s->job, e->iprompt, e->irow, itemperature, logits + column, n, values);
+            out->len += n * sizeof *values;
         }
         e->ivalue += n;
     }
