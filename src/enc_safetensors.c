@@ -187,6 +187,7 @@ static enc_step put_full_row(enc_safetensors *e, size_t n_values, size_t end, bu
             float *values = (float *)(void *)(out->data + out->len);
             logitd_row_values(s->job, e->iprompt, e->irow, itemperature, logits + column, n, values);
             out->len += n * sizeof *values;
+            out->data[out->len] = '\0';
         }
         e->ivalue += n;
     }
