@@ -172,22 +172,20 @@ static void put_halves(const float *values, size_t n, buffer *out) {
 static enc_step put_full_row(enc_safetensors *e, size_t n_values, size_t end, buffer *out) {
     const enc_source *s = e->source;
     const size_t n_vocab = (size_t)s->model->n_vocab;
+    const bool half = is_half(s, &kinds[FULL]);
     const float *logits;
     enc_step step = s->full_row(s->arg, e->iprompt, e->irow, &logits, &e->error);
     if (step != ENC_MORE) return step;
-    while (e->ivalue < n_values && out->len < end && !out->failed) {
+    while (e->ivalue < n_values && out->len < end) {
         const size_t column = e->ivalue % n_vocab, n = MIN(PIECE_VALUES, n_vocab - column);
-        const int itemperature = (int)(e->ivalue / n_vocab);
-        if (is_half(s, &kinds[FULL])) {
-            float values[PIECE_VALUES];
-            logitd_row_values(s->job, e->iprompt, e->irow, itemperature, logits + column, n, values);
+        if (!buffer_reserve(out, n * sizeof(float))) break;
+        ASSERT(half || out->len % sizeof(float) == 0); // the head is padded, and no tensor before it has halves
+        float singles[PIECE_VALUES], *values = half ? singles : (float *)(void *)(out->data + out->len);
+        logitd_row_values(s->job, e->iprompt, e->irow, (int)(e->ivalue / n_vocab), logits + column, n, values);
+        if (half) {
             put_halves(values, n, out);
-        } else if (buffer_reserve(out, n * sizeof(float))) {
-            ASSERT(out->len % sizeof(float) == 0); // the head is padded, and no tensor before it has halves
-            float *values = (float *)(void *)(out->data + out->len);
-            logitd_row_values(s->job, e->iprompt, e->irow, itemperature, logits + column, n, values);
-            out->len += n * sizeof *values;
-            out->data[out->len] = '\0';
+        } else {
+            buffer_grew(out, n * sizeof *values);
         }
         e->ivalue += n;
     }

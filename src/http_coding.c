@@ -102,7 +102,7 @@ static bool write_gzip(coder *c, const void *data, size_t n, coder_end end, buff
         c->zlib.next_out = (Bytef *)out->data + out->len;
         c->zlib.avail_out = OUT_BYTES;
         if (deflate(&c->zlib, modes[end]) == Z_STREAM_ERROR) return false;
-        out->len += OUT_BYTES - c->zlib.avail_out;
+        buffer_grew(out, OUT_BYTES - c->zlib.avail_out);
     } while (c->zlib.avail_out == 0); // full: there may be more
     return true;
 }
@@ -116,7 +116,7 @@ static bool write_zstd(coder *c, const void *data, size_t n, coder_end end, buff
         ZSTD_outBuffer piece = {out->data + out->len, OUT_BYTES, 0};
         size_t left = ZSTD_compressStream2(c->zstd, &piece, &in, modes[end]);
         if (ZSTD_isError(left)) return false;
-        out->len += piece.pos;
+        buffer_grew(out, piece.pos);
         if (in.pos == in.size && (end == CODER_MORE || left == 0)) return true;
     }
 }

@@ -383,9 +383,16 @@ static uint64_t announced_bytes(const exchange *e) {
 }
 
 /// A Transfer-Encoding other than chunked, of which nobody knows where the body ends; NULL: none.
-static const char *unknown_transfer(const exchange *e) {
-    const char *coding = http_header(&e->x, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+static const char *unknown_transfer(exchange *e) {
+    const char *coding = http_header_list(&e->x, MHD_HTTP_HEADER_TRANSFER_ENCODING);
     return coding && strcasecmp(coding, "chunked") != 0 ? coding : NULL;
+}
+
+/// True: refused.
+static bool refuse_transfer(exchange *e) {
+    const char *coding = unknown_transfer(e);
+    if (coding) http_fail(&e->x, 400, "", "the Transfer-Encoding is %.80s; chunked alone is taken", coding);
+    return coding != NULL;
 }
 
 /// Refuses a body for what its headers say of it. True: refused.
@@ -425,9 +432,7 @@ static void route_request(exchange *e) {
         char allow[ALLOW_BYTES];
         list_allowed(e, allow, sizeof allow);
         http_fail(&e->x, 405, "", "%.200s does not take %.20s; it takes %s", e->x.path, e->x.method, allow);
-    } else if (unknown_transfer(e)) {
-        http_fail(&e->x, 400, "", "the Transfer-Encoding is %.80s; chunked alone is taken", unknown_transfer(e));
-    } else if (strcmp(wanted, "GET") == 0 || !refuse_body(e)) {
+    } else if (!refuse_transfer(e) && (strcmp(wanted, "GET") == 0 || !refuse_body(e))) {
         e->route = route;
     }
 }

@@ -79,21 +79,16 @@ static size_t int_text(int64_t value, char *out) {
     return len;
 }
 
-static void grew(buffer *out, size_t n) {
-    out->len += n;
-    out->data[out->len] = '\0';
-}
-
 void json_int(buffer *out, int64_t value) {
-    if (buffer_reserve(out, 20)) grew(out, int_text(value, out->data + out->len));
+    if (buffer_reserve(out, 20)) buffer_grew(out, int_text(value, out->data + out->len));
 }
 
 void json_float(buffer *out, float value) {
-    if (buffer_reserve(out, FLOAT_TEXT_BYTES)) grew(out, float_text(value, out->data + out->len));
+    if (buffer_reserve(out, FLOAT_TEXT_BYTES)) buffer_grew(out, float_text(value, out->data + out->len));
 }
 
 void json_double(buffer *out, double value) {
-    if (buffer_reserve(out, DOUBLE_TEXT_BYTES)) grew(out, double_text(value, out->data + out->len));
+    if (buffer_reserve(out, DOUBLE_TEXT_BYTES)) buffer_grew(out, double_text(value, out->data + out->len));
 }
 
 void json_float_items(buffer *out, const float *values, size_t n, size_t stride) {
@@ -103,7 +98,7 @@ void json_float_items(buffer *out, const float *values, size_t n, size_t stride)
         if (i) *p++ = ',';
         p += float_text(values[i * stride], p);
     }
-    grew(out, (size_t)(p - (out->data + out->len)));
+    buffer_grew(out, (size_t)(p - (out->data + out->len)));
 }
 
 void json_floats(buffer *out, const float *values, size_t n, size_t stride) {
@@ -121,5 +116,5 @@ void json_bytes(buffer *out, const uint8_t *bytes, size_t n) {
         p += int_text(bytes[i], p);
     }
     *p++ = ']';
-    grew(out, (size_t)(p - (out->data + out->len)));
+    buffer_grew(out, (size_t)(p - (out->data + out->len)));
 }

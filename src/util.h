@@ -65,6 +65,11 @@ typedef struct buffer {
     bool failed;
 } buffer;
 bool buffer_reserve(buffer *b, size_t extra); // room for `extra` more bytes
+/// n bytes were written behind data[len], into room that was reserved.
+static inline void buffer_grew(buffer *b, size_t n) {
+    b->len += n;
+    b->data[b->len] = '\0';
+}
 void buffer_append(buffer *b, const void *bytes, size_t n);
 void buffer_puts(buffer *b, const char *text);
 void buffer_printf(buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -165,6 +165,14 @@ def test_an_unknown_transfer_encoding_is_refused_at_once(server, head, coding):
         assert reply.json()["error"]["message"] == f"the Transfer-Encoding is {coding.decode()}; chunked alone is taken"
 
 
+def test_transfer_encodings_in_two_lines_are_one_list(server):
+    with server.connect() as s:
+        s.sendall(CHUNKED.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: gzip\r\n\r\n") + b"18\r\n" + BODY + b"\r\n0\r\n\r\n")
+        reply = read_reply(s)
+    assert reply.status == 400
+    assert reply.json()["error"]["message"] == "the Transfer-Encoding is chunked,gzip; chunked alone is taken"
+
+
 def test_a_length_and_chunks_smuggle_nothing(server):
     """Both a Content-Length and chunks: one request is read of it, or it is refused; never a second one."""
     hidden = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

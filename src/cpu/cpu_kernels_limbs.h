@@ -397,7 +397,7 @@ static inline __attribute__((always_inline)) void single_limbs_block(int n_limbs
     const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
     const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
     const int8_t *a = acts->limbs + k;
-    ask_for(block + SINGLE_AHEAD, block_bytes);
+    prefetch(block + SINGLE_AHEAD, block_bytes);
     for (int i = 0; i < per_block; i++) {
         const int32_t *start = acts->sums[per_block - 1] + (ptrdiff_t)(k / PACK_BLOCK * per_block + i) * 3;
         __m512i top[SINGLE_VECTORS], low[SINGLE_VECTORS], mid[SINGLE_VECTORS];

@@ -133,7 +133,7 @@ static void pairs_unpack(const cpu_matrix *w, int group, void *memory) {
     const pack_format *f = w->format;
     for (int b = 0; b < w->n_in / PACK_BLOCK; b++) {
         const uint8_t *block = pack_block(w, group, b);
-        ask_for(block + UNPACK_AHEAD, w->block_bytes);
+        prefetch(block + UNPACK_AHEAD, w->block_bytes);
         unpack_scales(f, block, b, panel.scales, panel.offsets);
         int32_t *words = panel.words + (ptrdiff_t)b * (PACK_BLOCK / 2) * PACK_COLS;
         switch (f->bits) {
@@ -289,7 +289,7 @@ static inline __attribute__((always_inline)) void single_pairs_block(int bits, c
     const uint8_t *scales = block + pack_scales_at(f), *offsets = scales + pack_scales_bytes(f);
     const int per_block = pack_scales_per_block(f), steps = PACK_STEPS / per_block;
     const int32_t *a = acts->words + k / 2;
-    ask_for(block + SINGLE_AHEAD, block_bytes);
+    prefetch(block + SINGLE_AHEAD, block_bytes);
     for (int i = 0; i < per_block; i++) {
         const int32_t total = ((const int32_t *)acts->totals[per_block - 1])[k / PACK_BLOCK * per_block + i];
         vi sums[SINGLE_VECTORS];

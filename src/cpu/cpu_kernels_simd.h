@@ -92,8 +92,8 @@ static inline void unpack_scales(const pack_format *f, const uint8_t *block, int
     }
 }
 
-/// Packed weights come from memory: ask early, since a page's end stops the hardware's own prefetching.
-static inline void ask_for(const uint8_t *from, size_t n_bytes) {
+/// Packed weights come from memory, and a page's end stops the hardware's own prefetching.
+static inline void prefetch(const uint8_t *from, size_t n_bytes) {
     for (const uint8_t *line = from; line < from + n_bytes; line += 64) __builtin_prefetch(line);
 }
 
@@ -165,7 +165,7 @@ static void unpack_range(const cpu_matrix *w, int group, int first, int n, float
     }
     for (int k = 0; k < n; k += PACK_BLOCK, panel += PACK_BLOCK * PACK_COLS) {
         const uint8_t *block = pack_block(w, group, (first + k) / PACK_BLOCK);
-        ask_for(block + UNPACK_AHEAD, w->block_bytes);
+        prefetch(block + UNPACK_AHEAD, w->block_bytes);
         switch (f->bits) {
         case 4:
             unpack_block(f, 4, block, panel);

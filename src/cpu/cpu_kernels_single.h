@@ -89,8 +89,8 @@ static inline __attribute__((always_inline)) void single_columns(int bits, bool 
                                                                  int group, const float *a, float *sums) {
     for (int k = 0; k < w->n_in; k += CPU_CHAIN) {
         const int end = MIN(k + CPU_CHAIN, w->n_in);
-        ask_for(pack_block(w, group, k / PACK_BLOCK) + SINGLE_AHEAD,
-                (size_t)((end - k) / PACK_BLOCK) * w->block_bytes); // the next chain
+        prefetch(pack_block(w, group, k / PACK_BLOCK) + SINGLE_AHEAD,
+                 (size_t)((end - k) / PACK_BLOCK) * w->block_bytes); // the next chain
         for (int c = 0; c < PACK_COLS; c += SINGLE_STREAM * CPU_LANES) {
             vf acc[SINGLE_STREAM];
             for (int v = 0; v < SINGLE_STREAM; v++) acc[v] = vf_set(0.0f);
